@@ -1,0 +1,76 @@
+"""The host's calls to a task's methods: what a plugin raises or returns amiss becomes an error of ours.
+Planning and processing call tasks through here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from webapp.errors import InputError, InvalidOutput, PluginError
+from webapp.hooks.checks import check_json, check_own, check_shared
+from webapp.hooks.payloads import Message, Subject
+from webapp.hooks.task import Task
+
+
+def shared_params(task: Task[Any], settings: BaseModel) -> dict[str, Any]:
+    """The shared part of a run's requests, checked.
+
+    :raises InputError: the task says that these settings are no use together.
+    :raises PluginError: the task raised, or its parameters cannot be sent.
+    """
+    who = f"Task '{task.name}'"
+    try:
+        params = task.shared_params(settings)
+        check_shared(params, plugin=who)
+    except (InputError, PluginError):
+        raise
+    except (Exception, SystemExit) as error:
+        raise PluginError(f"{who}: shared_params raised {_raised(error)}.") from error
+    return params
+
+
+def request_params(
+    task: Task[Any], subject: Subject, settings: BaseModel, shared: Mapping[str, Any]
+) -> dict[str, Any]:
+    """One record's own part of its request, checked against the shared part.
+
+    :raises InputError: the task says that this record cannot be asked about.
+    :raises PluginError: the task raised, or its parameters cannot be sent.
+    """
+    who = f"Task '{task.name}', record '{subject.key}'"
+    try:
+        params = task.request_params(subject, settings)
+        check_own(params, shared, plugin=who)
+    except (InputError, PluginError):
+        raise
+    except (Exception, SystemExit) as error:
+        raise PluginError(f"{who}: request_params raised {_raised(error)}.") from error
+    return params
+
+
+def process(task: Task[Any], subject: Subject, message: Message, settings: BaseModel) -> Any:
+    """The output made of an answer, known to be a JSON value.
+
+    :raises InvalidOutput: the answer is no use, the processor raised, or what it made is no JSON.
+    """
+    try:
+        output = task.process(subject, message, settings)
+        check_json(output, f"the output of task '{task.name}'")
+    except InvalidOutput:
+        raise
+    except PluginError as error:
+        raise InvalidOutput(str(error)) from error
+    except (Exception, SystemExit) as error:
+        raise InvalidOutput(f"the processor of task '{task.name}' raised {_raised(error)}") from error
+    return output
+
+
+def _raised(error: BaseException) -> str:
+    """What was raised, and the plugin's line that it came from."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{where}"
