@@ -33,9 +33,7 @@ def shared_params(task: Task[Any], settings: BaseModel) -> dict[str, Any]:
     return params
 
 
-def request_params(
-    task: Task[Any], subject: Subject, settings: BaseModel, shared: Mapping[str, Any]
-) -> dict[str, Any]:
+def request_params(task: Task[Any], subject: Subject, settings: BaseModel, shared: Mapping[str, Any]) -> dict[str, Any]:
     """One record's own part of its request, checked against the shared part.
 
     :raises InputError: the task says that this record cannot be asked about.

@@ -45,9 +45,7 @@ def check_shared(params: Any, *, plugin: str = "the plugin") -> None:
         raise PluginError(f"{who} holds an image of a record: put it into request_params.")
     markers = _cache_markers(params)
     if markers > _MAX_CACHE_MARKERS:
-        raise PluginError(
-            f"{who} has {markers} cache_control markers; the API takes {_MAX_CACHE_MARKERS}: drop some."
-        )
+        raise PluginError(f"{who} has {markers} cache_control markers; the API takes {_MAX_CACHE_MARKERS}: drop some.")
 
 
 def check_own(params: Any, shared: Mapping[str, Any], *, plugin: str = "the plugin") -> None:

@@ -51,8 +51,7 @@ def check_hooks(manager: pluggy.PluginManager, plugin: object) -> tuple[str, ...
     names = tuple(sorted(caller.name for caller in callers if caller.has_spec()))
     if not names:
         raise PluginError(
-            "It implements no hook. Put @hookimpl before a function with the name of a hook: "
-            f"{', '.join(known)}."
+            f"It implements no hook. Put @hookimpl before a function with the name of a hook: {', '.join(known)}."
         )
     return names
 
@@ -103,12 +102,9 @@ def _check_names(task: Task[Any]) -> None:
         if not isinstance(value, str) or not value.strip():
             raise PluginError(f"Task '{task.name}' has the {attribute} {value!r}: it must be text.")
     kinds: object = task.subject_kinds
-    if not isinstance(kinds, tuple | list | set | frozenset) or not all(
-        isinstance(kind, str) for kind in kinds
-    ):
+    if not isinstance(kinds, tuple | list | set | frozenset) or not all(isinstance(kind, str) for kind in kinds):
         raise PluginError(
-            f"Task '{task.name}' has the subject_kinds {kinds!r}: give a tuple, like ('document',), "
-            "with its comma."
+            f"Task '{task.name}' has the subject_kinds {kinds!r}: give a tuple, like ('document',), with its comma."
         )
     if not kinds:
         raise PluginError(f"Task '{task.name}' has no subject_kinds: name at least one, like ('document',).")
@@ -141,8 +137,7 @@ def _check_method(task: Task[Any], method: str, arguments: tuple[str, ...]) -> N
         inspect.signature(function).bind(*arguments)
     except (TypeError, ValueError) as error:
         raise PluginError(
-            f"Task '{task.name}': {method} cannot be called as the host calls it ({error}): "
-            f"write def {signature}."
+            f"Task '{task.name}': {method} cannot be called as the host calls it ({error}): write def {signature}."
         ) from None
 
 

@@ -30,18 +30,22 @@ def parse_settings(task: Task[Any], raw: Mapping[str, Any]) -> BaseModel:
     fields = model.model_fields
     faults = [_unknown(name, fields) for name in raw if name not in fields]
     values: dict[str, Any] = {}
-    for name, value in raw.items():
-        if name in fields:
-            try:
-                values[name] = _read(value, fields[name])
-            except ValueError as error:
-                faults.append(f"setting '{name}': {error}. {_allowed(task, name)}")
-    if not faults:
+    unreadable: set[str] = set()
+    for name in raw.keys() & fields.keys():
         try:
-            # By name: people write the field's name, whatever alias a plugin uses for its own ends.
-            return model.model_validate(values, by_name=True, by_alias=False)
-        except ValidationError as error:
-            faults = [_fault(task, detail) for detail in error.errors(include_url=False)]
+            values[name] = _read(raw[name], fields[name])
+        except ValueError as error:
+            unreadable.add(name)
+            faults.append(f"setting '{name}': {error}. {_allowed(task, name)}")
+    try:
+        # By name: people write the field's name, whatever alias a plugin uses for its own ends.
+        settings = model.model_validate(values, by_name=True, by_alias=False)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+        faults += [_fault(task, detail) for detail in details if unreadable.isdisjoint(detail["loc"])]
+    else:
+        if not faults:
+            return settings
     lines = "\n".join(f"  - {fault}" for fault in faults)
     raise InputError(f"Task '{task.name}' cannot run with these settings:\n{lines}")
 
@@ -76,10 +80,9 @@ def _split(value: str) -> list[str]:
     if not value.strip():
         return []
     try:
-        rows = list(csv.reader([value], skipinitialspace=True, strict=True))
-    except csv.Error as error:
-        raise ValueError(f"'{value}' is not a comma-separated list ({error})") from None
-    parts = [part.strip() for part in rows[0]]
+        parts = [part.strip() for part in next(csv.reader([value.strip()], skipinitialspace=True, strict=True))]
+    except csv.Error:
+        raise ValueError(f"{value!r} is not a comma-separated list on one line, with quotes in pairs") from None
     if "" in parts:
         raise ValueError(f"'{value}' has an empty value between its commas")
     return parts
@@ -105,16 +108,16 @@ def _sentence(detail: ErrorDetails) -> str:
 def _allowed(task: Task[Any], name: str) -> str:
     """What a field takes, drawn from its JSON schema."""
     schema = task.Settings.model_json_schema(by_alias=False)
-    return f"Allowed: {describe(schema['properties'][name], schema.get('$defs', {}))}."
+    return f"Allowed: {_describe(schema['properties'][name], schema.get('$defs', {}))}."
 
 
-def describe(schema: Mapping[str, Any], defs: Mapping[str, Any]) -> str:
+def _describe(schema: Mapping[str, Any], defs: Mapping[str, Any]) -> str:
     """A field's JSON schema in words: its type, choices, bounds and default."""
     words = _describe_type(schema, defs)
-    if "default" in schema:
-        default = schema["default"]
-        words += f" (default {'empty' if default in (None, '', []) else default})"
-    return words
+    if "default" not in schema:
+        return words
+    default = schema["default"]
+    return f"{words}; default {'empty' if default in (None, '', []) else default}"
 
 
 def _describe_type(schema: Mapping[str, Any], defs: Mapping[str, Any]) -> str:
@@ -141,9 +144,9 @@ def _bounds(schema: Mapping[str, Any]) -> str:
         "exclusiveMaximum": "less than {}",
         "minItems": least + " of them",
         "maxItems": most + " of them",
-        "minLength": least + " characters",
-        "maxLength": most + " characters",
-        "pattern": "matching {}",
+        "minLength": least + " character(s)",
+        "maxLength": most + " character(s)",
+        "pattern": "matching the pattern {}",
     }
     found = [phrase.format(schema[key]) for key, phrase in phrases.items() if key in schema]
-    return f" ({', '.join(found)})" if found else ""
+    return "".join(f", {phrase}" for phrase in found)
