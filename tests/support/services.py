@@ -1,0 +1,33 @@
+"""Real PostgreSQL and Valkey for tests: fast, forgetful, in a folder of the caller's.
+
+Any test may use it, best from a session-scoped fixture that calls ``stop()`` on the supervisor.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+from webapp.local import Services, Supervisor
+
+
+def start_services(folder: Path) -> tuple[Supervisor, Services]:
+    """Start both servers for the folder ``folder / "home"``, without fsync and append-only file."""
+    supervisor = Supervisor(folder / "home", durable=False)
+    return supervisor, supervisor.start_services()
+
+
+def create_database(services: Services, name: str, template: str = "template1") -> str:
+    """Make a database as a copy of ``template`` (to which nobody may be connected) and return its URL."""
+    statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+    with psycopg.connect(services.database_url, autocommit=True) as connection:
+        connection.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
+    return services.database_url.replace("/batchdesk?", f"/{name}?", 1)
+
+
+def drop_database(services: Services, name: str) -> None:
+    """Drop a database; sessions still on it are ended."""
+    with psycopg.connect(services.database_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
