@@ -44,14 +44,14 @@ class ClassifySettings(ModelSettings):
     def _sound(cls, labels: list[str]) -> list[str]:
         if len(labels) < 2:
             raise ValueError("give at least two labels to choose between")
-        seen: dict[str, str] = {}
-        for label in labels:
+        for place, label in enumerate(labels):
             if not label or not label.isprintable():
                 raise ValueError(f"{label!r} is no label: it is empty or holds a line break or control character")
-            other = seen.setdefault(label.casefold(), label)
-            if other is not label:
-                same = f"'{label}' is there twice" if other == label else f"'{other}' and '{label}' differ in case only"
-                raise ValueError(same)
+            for other in labels[:place]:
+                if label == other:
+                    raise ValueError(f"'{label}' is there twice")
+                if label.casefold() == other.casefold():
+                    raise ValueError(f"'{other}' and '{label}' differ in case only, and would be mixed up")
         return labels
 
 

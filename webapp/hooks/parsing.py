@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from webapp.errors import InputError
+from webapp.errors import InputError, PluginError
 from webapp.hooks.task import Task
 
 _LISTS = {list, tuple, set, frozenset}
@@ -25,21 +25,20 @@ def parse_settings(task: Task[Any], raw: Mapping[str, Any]) -> BaseModel:
     """The task's settings; strings are read as their field's type, lists as comma-separated values.
 
     :raises InputError: names every field at fault, the fault, and what is allowed.
+    :raises PluginError: a check of the task's own broke.
     """
-    model: type[BaseModel] = task.Settings
-    fields = model.model_fields
+    fields = task.Settings.model_fields
     faults = [_unknown(name, fields) for name in raw if name not in fields]
     values: dict[str, Any] = {}
     unreadable: set[str] = set()
-    for name in raw.keys() & fields.keys():
+    for name in [name for name in fields if name in raw]:
         try:
             values[name] = _read(raw[name], fields[name])
         except ValueError as error:
             unreadable.add(name)
             faults.append(f"setting '{name}': {error}. {_allowed(task, name)}")
     try:
-        # By name: people write the field's name, whatever alias a plugin uses for its own ends.
-        settings = model.model_validate(values, by_name=True, by_alias=False)
+        settings = _validate(task, values)
     except ValidationError as error:
         details = error.errors(include_url=False)
         faults += [_fault(task, detail) for detail in details if unreadable.isdisjoint(detail["loc"])]
@@ -48,6 +47,18 @@ def parse_settings(task: Task[Any], raw: Mapping[str, Any]) -> BaseModel:
             return settings
     lines = "\n".join(f"  - {fault}" for fault in faults)
     raise InputError(f"Task '{task.name}' cannot run with these settings:\n{lines}")
+
+
+def _validate(task: Task[Any], values: Mapping[str, Any]) -> BaseModel:
+    model: type[BaseModel] = task.Settings
+    try:
+        # By name: people write the field's name, whatever alias a plugin uses for its own ends.
+        return model.model_validate(values, by_name=True, by_alias=False)
+    except ValidationError:
+        raise
+    except Exception as error:
+        kind = type(error).__name__
+        raise PluginError(f"Task '{task.name}': checking its settings raised {kind}: {error}.") from error
 
 
 def _unknown(name: str, fields: Mapping[str, FieldInfo]) -> str:
