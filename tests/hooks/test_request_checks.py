@@ -136,6 +136,19 @@ def test_a_method_that_exits_does_not_stop_the_worker() -> None:
         process(stub(output=SystemExit(1)))
 
 
+def test_an_interrupt_of_the_host_passes_through() -> None:
+    class TimeIsUp(BaseException):
+        pass
+
+    for call, task in [
+        (shared, stub(shared=TimeIsUp())),
+        (own, stub(own=TimeIsUp())),
+        (process, stub(output=TimeIsUp())),
+    ]:
+        with pytest.raises(TimeIsUp):
+            call(task)
+
+
 def test_a_record_that_cannot_be_asked_about_keeps_its_reason() -> None:
     with pytest.raises(InputError, match=r"^too short$"):
         own(stub(own=InputError("too short")))

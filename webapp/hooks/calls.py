@@ -1,5 +1,8 @@
 """The host's calls to a task's methods: what a plugin raises or returns amiss becomes an error of ours.
 Planning and processing call tasks through here and nowhere else.
+
+Caught are Exception and SystemExit. What interrupts a worker from outside (a time limit) must derive
+from BaseException, so that it passes through and is not taken for the fault of one record.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ def _import_file(path: Path) -> object:
     try:
         spec.loader.exec_module(module)
     except BaseException:
-        del sys.modules[name]
+        sys.modules.pop(name, None)
         raise
     return module
 
