@@ -1,0 +1,78 @@
+"""Keeps the prompt cache's books: what a row of a batch reads, writes, and pays in full.
+
+The results use one `CacheBook` per pass over a batch, in the order in which its rows were processed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, NamedTuple
+
+from .tokens import Measured, Prefix
+
+
+class CacheUse(NamedTuple):
+    """Input tokens of one request by what is paid for them."""
+
+    uncached: int
+    read: int
+    written_5m: int
+    written_1h: int
+
+    def as_usage(self) -> dict[str, Any]:
+        """The input side of a Message's ``usage``."""
+        return {
+            "input_tokens": self.uncached,
+            "cache_creation_input_tokens": self.written_5m + self.written_1h,
+            "cache_read_input_tokens": self.read,
+            "cache_creation": {
+                "ephemeral_5m_input_tokens": self.written_5m,
+                "ephemeral_1h_input_tokens": self.written_1h,
+            },
+        }
+
+
+class CacheBook:
+    """What the cache holds while one batch is processed.
+
+    :param warm: keys that were written by earlier batches and still live.
+    :param cold_requests: so many requests with a prefix that was cold run at once, and all miss.
+    :param hit_rate: the part of the others that reads.
+    """
+
+    def __init__(self, warm: frozenset[bytes], cold_requests: int, hit_rate: float) -> None:
+        self._warm = warm
+        self._cold_requests = max(1, cold_requests)
+        self._hit_rate = hit_rate
+        self._seen: Counter[bytes] = Counter()
+
+    def use(self, measured: Measured, chance: float) -> CacheUse:
+        """Book one request.
+
+        :param chance: in [0, 1); under the hit rate the request finds what is there.
+        """
+        if not measured.prefixes:
+            return CacheUse(measured.tokens, 0, 0, 0)
+        read = self._longest_hit(measured.prefixes) if chance < self._hit_rate else 0
+        for prefix in measured.prefixes:
+            self._seen[prefix.key] += 1
+        return _split(measured, read)
+
+    def _longest_hit(self, prefixes: tuple[Prefix, ...]) -> int:
+        for prefix in reversed(prefixes):
+            for key, tokens in ((prefix.key, prefix.tokens), *prefix.earlier):
+                if self._holds(key):
+                    return tokens
+        return 0
+
+    def _holds(self, key: bytes) -> bool:
+        return key in self._warm or self._seen[key] >= self._cold_requests
+
+
+def _split(measured: Measured, read: int) -> CacheUse:
+    """What lies beyond the part read is written: up to the last 1h marker for an hour, the rest for 5 minutes."""
+    end_1h = max((prefix.tokens for prefix in measured.prefixes if prefix.ttl == "1h"), default=0)
+    end = measured.prefixes[-1].tokens
+    written_1h = max(0, end_1h - read)
+    written_5m = max(0, end - max(read, end_1h))
+    return CacheUse(measured.tokens - end, read, written_5m, written_1h)

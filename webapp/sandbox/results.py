@@ -1,0 +1,168 @@
+"""Makes the result rows of a batch that has ended, in the order it was processed, and its bill.
+
+Rows are made while they are streamed and never stored: the same batch always gives the same rows, so the
+results route and the audit may each make them.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from .answers import Answer, write_answer
+from .body import loads
+from .caching import CacheBook, CacheUse
+from .checks import Problem, check_params
+from .fates import Fate, settle_fate
+from .hashing import fraction, identifier, number
+from .models import Model, find_model
+from .nasty import KINDS, spoil, trouble_text
+from .store import Batch, Row, Store
+from .tokens import measure
+
+_FAILURES = {
+    Fate.API_ERROR: Problem("api_error", "Internal server error", by_worker=True),
+    Fate.OVERLOADED: Problem("overloaded_error", "Overloaded", by_worker=True),
+    Fate.INVALID: Problem("invalid_request_error", "Output blocked by content filtering policy", by_worker=True),
+}
+
+#: The classes of tokens a bill sums up.
+CLASSES = (
+    "input_tokens",
+    "cache_creation_5m_input_tokens",
+    "cache_creation_1h_input_tokens",
+    "cache_read_input_tokens",
+    "output_tokens",
+)
+
+#: Told what each succeeded row cost.
+Biller = Callable[[dict[str, Any]], None]
+
+
+def stream_results(store: Store, batch: Batch, bill: Biller | None = None) -> Iterator[dict[str, Any]]:
+    """The result rows of a batch that has ended: shuffled, one for each request but the missing.
+
+    :param bill: is told each succeeded row's Message.
+    """
+    rows = store.files(batch).rows()
+    order = list(range(len(rows)))
+    random.Random(number(batch.id)).shuffle(order)  # noqa: S311 - the same shuffle each time is the point
+    maker = _RowMaker(store, batch)
+    body = os.open(store.files(batch).body, os.O_RDONLY)
+    try:
+        for at in order:
+            row = rows[at]
+            result = maker.make(row, loads(os.pread(body, row.length, row.offset)))
+            if result is None:
+                continue
+            if bill is not None and result["result"]["type"] == "succeeded":
+                bill(result["result"]["message"])
+            yield result
+    finally:
+        os.close(body)
+
+
+def reckon_bill(store: Store, batch: Batch) -> dict[str, dict[str, int]]:
+    """What the batch's succeeded rows cost, by model: their number and their tokens by class."""
+    ledger = Ledger()
+    for _ in stream_results(store, batch, ledger.book):
+        pass
+    return ledger.by_model
+
+
+class Ledger:
+    """Sums up what succeeded rows cost."""
+
+    def __init__(self) -> None:
+        self.by_model: dict[str, dict[str, int]] = {}
+
+    def book(self, message: dict[str, Any]) -> None:
+        usage = message["usage"]
+        line = self.by_model.setdefault(message["model"], dict.fromkeys(("requests", *CLASSES), 0))
+        line["requests"] += 1
+        line["input_tokens"] += usage["input_tokens"]
+        line["cache_creation_5m_input_tokens"] += usage["cache_creation"]["ephemeral_5m_input_tokens"]
+        line["cache_creation_1h_input_tokens"] += usage["cache_creation"]["ephemeral_1h_input_tokens"]
+        line["cache_read_input_tokens"] += usage["cache_read_input_tokens"]
+        line["output_tokens"] += usage["output_tokens"]
+
+
+class _RowMaker:
+    """Makes the rows of one pass, which must go through the batch in the order it was processed."""
+
+    def __init__(self, store: Store, batch: Batch) -> None:
+        self._batch = batch
+        self._config = batch.config
+        self._book = CacheBook(
+            store.warm_prefixes(batch), batch.config.cache_cold_requests, batch.config.cache_hit_rate
+        )
+
+    def make(self, row: Row, request: dict[str, Any]) -> dict[str, Any] | None:
+        """The result of one request, or None if it has no line."""
+        custom_id, params = request["custom_id"], request["params"]
+        fate = settle_fate(self._batch, row)
+        if fate is Fate.MISSING:
+            return None
+        if fate is Fate.REJECTED:
+            problem = check_params(params, self._batch.version, self._batch.betas, row.length)
+            assert problem is not None
+            result = _errored(problem, custom_id)
+        elif fate in _FAILURES:
+            result = _errored(_FAILURES[fate], custom_id)
+        elif fate in (Fate.CANCELED, Fate.EXPIRED):
+            result = {"type": fate.name.lower()}
+        else:
+            result = {"type": "succeeded", "message": self._message(custom_id, params, fate)}
+        return {"custom_id": custom_id, "result": result}
+
+    def _message(self, custom_id: str, params: dict[str, Any], fate: Fate) -> dict[str, Any]:
+        model = find_model(params["model"])
+        assert model is not None
+        cache_use = self._book.use(measure(params, model), fraction(self._batch.id, custom_id, "cache"))
+        answer, stop_details = self._answer(custom_id, params, model, fate)
+        return {
+            "id": identifier("msg_", self._batch.id, custom_id),
+            "type": "message",
+            "role": "assistant",
+            "model": model.id,
+            "content": answer.content,
+            "stop_reason": answer.stop_reason,
+            "stop_sequence": answer.stop_sequence,
+            "stop_details": stop_details,
+            "usage": _usage(cache_use, answer, params, model),
+        }
+
+    def _answer(
+        self, custom_id: str, params: dict[str, Any], model: Model, fate: Fate
+    ) -> tuple[Answer, dict[str, Any] | None]:
+        thinks = self._config.thinking
+        if fate is not Fate.NASTY:
+            return write_answer(params, model, custom_id=custom_id, thinks=thinks), None
+        kind = KINDS[number(custom_id, "nasty") % len(KINDS)]
+        trouble = trouble_text(kind, self._config.nasty_bytes)
+        answer = write_answer(params, model, custom_id=custom_id, thinks=thinks, trouble=trouble)
+        return spoil(answer, kind)
+
+
+def _usage(cache_use: CacheUse, answer: Answer, params: dict[str, Any], model: Model) -> dict[str, Any]:
+    geo = (params.get("inference_geo") or "global") if model.takes_geo else "not_available"
+    usage = cache_use.as_usage() | {
+        "output_tokens": answer.output_tokens,
+        "service_tier": "batch",
+        "inference_geo": geo,
+    }
+    if answer.thinking_tokens:
+        usage["output_tokens_details"] = {"thinking_tokens": answer.thinking_tokens}
+    return usage
+
+
+def _errored(problem: Problem, custom_id: str) -> dict[str, Any]:
+    error = {
+        "details": {"error_visibility": "user_facing"},
+        "type": problem.type,
+        "message": problem.message,
+    }
+    request_id = identifier("workerreq_", custom_id) if problem.by_worker else None
+    return {"type": "errored", "error": {"type": "error", "error": error, "request_id": request_id}}
