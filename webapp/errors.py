@@ -64,7 +64,7 @@ class PluginError(BatchdeskError):
     """A plugin broke the contract; the message names the plugin and says what to mend."""
 
 
-class InvalidOutput(BatchdeskError):  # noqa: N818 - the plugin contract's name
+class InvalidOutput(BatchdeskError):
     """Raised by a task's ``process`` when the model's answer is no use; the text says why."""
 
 

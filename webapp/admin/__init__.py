@@ -1,0 +1,7 @@
+"""The surface: pages for people."""
+
+from flask import Flask
+
+
+def init_app(app: Flask) -> None:
+    pass

@@ -1,0 +1,70 @@
+"""When a batch is over and when a run is: the end of the road, and the turn back for what goes again by itself.
+Every step that ends something calls it inside its own transaction.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection
+
+from webapp import db
+from webapp.batches.states import OPEN_BATCH_STATES, BatchState, RunState, move_batch, move_run
+from webapp.batches.steps import StepName, due
+from webapp.settings import Settings
+
+
+def batch_over(
+    tx: Connection, settings: Settings, batch_id: int, state: BatchState, *, actor: str, reason: str | None = None
+) -> None:
+    """Move a batch to its end; its failures of class retry become due, and its run may be over."""
+    if not move_batch(tx, batch_id, state, actor=actor, reason=reason):
+        return
+    retry = db.row(
+        tx,
+        "SELECT min(r.attempt) AS attempt, min(b.run_id) AS run_id FROM requests r JOIN batches b ON b.id = r.batch_id "
+        "WHERE r.batch_id = :id AND r.failure_class = 'retry' AND r.attempt < :most",
+        id=batch_id,
+        most=settings.max_attempts,
+    )
+    if retry.attempt is not None:
+        due(tx, StepName.RESUBMIT, retry.run_id, after=retry_delay(settings, retry.attempt))
+    run_id = db.scalar(tx, "SELECT run_id FROM batches WHERE id = :id", id=batch_id)
+    finish_if_over(tx, run_id)
+
+
+def retry_delay(settings: Settings, attempt: int) -> float:
+    """Seconds from the end of an attempt to the next automatic one."""
+    return float(settings.retry_delay * 2 ** (attempt - 1))
+
+
+def finish_if_over(tx: Connection, run_id: int, *, resubmitting: bool = True) -> None:
+    """Finish a run when nothing of it is on its way, waits for its processor, or will go again by itself.
+
+    :param resubmitting: False for the resubmit step itself, whose own row does not keep the run open.
+    """
+    run = db.row(
+        tx,
+        "SELECT state, cancel_wanted_at IS NOT NULL AS cancel FROM runs WHERE id = :id FOR UPDATE",
+        id=run_id,
+    )
+    if run.state != RunState.RUNNING and not (run.state == RunState.PAUSED and run.cancel):
+        return
+    under_way = db.scalar(
+        tx,
+        "SELECT EXISTS (SELECT 1 FROM batches WHERE run_id = :id AND state = ANY(:open)) OR "
+        "(:resubmitting AND NOT :cancel AND EXISTS (SELECT 1 FROM steps WHERE step = 'resubmit' AND target_id = :id))",
+        id=run_id,
+        open=[state.value for state in OPEN_BATCH_STATES],
+        resubmitting=resubmitting,
+        cancel=run.cancel,
+    )
+    if under_way:
+        return
+    left = db.row(
+        tx,
+        "SELECT coalesce(sum(pending), 0) AS pending, "
+        "coalesce(sum(succeeded) - sum(ok) - sum(invalid), 0) AS waiting "
+        "FROM tallies WHERE run_id = :id AND scope = 'items'",
+        id=run_id,
+    )
+    if left.pending == 0 and left.waiting == 0:
+        move_run(tx, run_id, RunState.CANCELLED if run.cancel else RunState.FINISHED, actor="worker")

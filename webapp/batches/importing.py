@@ -1,0 +1,80 @@
+"""The step `import`: records become a dataset, in one transaction, or nothing does.
+The command line calls it with the reader's records; bad ones are set aside or stop it in words.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection
+
+from webapp import db
+from webapp.batches.records import Image, Problem, Record
+from webapp.errors import InputError
+
+SUBJECT_COLUMNS = ("dataset_id", "position", "kind", "key", "content_hash", "image", "size", "data")
+
+
+def import_records(
+    tx: Connection, records: Iterable[Record], *, name: str, source: Path, text_field: str, owner: str
+) -> tuple[int, str]:
+    """Store records as a new dataset: (its id, the kind of its subjects).
+
+    :param records: in input order, problems already taken out.
+    :raises InputError: there is no record at all.
+    """
+    dataset_id: int = db.scalar(
+        tx,
+        "INSERT INTO datasets (name, source, text_field, created_by) VALUES (:name, :source, :text_field, :owner) "
+        "RETURNING id",
+        name=name,
+        source=str(source).encode("utf-8", "backslashreplace").decode(),
+        text_field=text_field,
+        owner=owner,
+    )
+    kinds: set[str] = set()
+    count = db.copy_rows(tx, "subjects", SUBJECT_COLUMNS, _subject_rows(dataset_id, records, kinds))
+    if not count:
+        raise InputError(f"{source}: it holds no usable record, so there is nothing to run.")
+    db.run(tx, "UPDATE datasets SET subjects = :count WHERE id = :id", count=count, id=dataset_id)
+    return dataset_id, kinds.pop()
+
+
+def _subject_rows(dataset_id: int, records: Iterable[Record], kinds: set[str]) -> Iterator[tuple[Any, ...]]:
+    for record in records:
+        kinds.add(record.kind)
+        image = record.image
+        if image is not None:
+            _store_image(image)
+        digest = hashlib.sha256(record.data + (image.sha256 if image else b"")).digest()
+        sha = image.sha256 if image else None
+        data = record.data.decode()
+        yield (dataset_id, record.position, record.kind, record.key, digest, sha, len(record.data), data)
+
+
+def _store_image(image: Image) -> None:
+    """Store an image once, by its content. In a transaction of its own: its COPY is busy with the subjects."""
+    with db.transaction() as tx:
+        db.run(
+            tx,
+            "INSERT INTO blobs (sha256, media_type, width, height, size, content) "
+            "VALUES (:sha256, :media_type, :width, :height, :size, :content) ON CONFLICT (sha256) DO NOTHING",
+            sha256=image.sha256,
+            media_type=image.media_type,
+            width=image.width,
+            height=image.height,
+            size=len(image.content),
+            content=image.content,
+        )
+
+
+def split_problems(found: Iterable[Record | Problem], problems: list[Problem]) -> Iterator[Record]:
+    """The records among what a reader found; its problems are appended to `problems`."""
+    for one in found:
+        if isinstance(one, Problem):
+            problems.append(one)
+        else:
+            yield one

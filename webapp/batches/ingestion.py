@@ -1,0 +1,270 @@
+"""The step `ingest`: a batch's results stream, stored in chunks, each with its states, ledger lines and tally.
+Runs in a worker; may run again at any time: a line that is stored already changes nothing. No plugin code runs here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection
+
+from webapp import db
+from webapp.batches import jsontext
+from webapp.batches.completion import batch_over
+from webapp.batches.desk import Desk
+from webapp.batches.failures import OF_STATE, STATES, of_error
+from webapp.batches.settling import disprove
+from webapp.batches.states import (
+    BatchState,
+    FailureClass,
+    RequestState,
+    RunState,
+    Settlement,
+    move_run,
+    note,
+    settle_pending,
+    settle_requests,
+)
+from webapp.batches.steps import Lease, StepName, due
+from webapp.gateway import ApiBatch
+from webapp.money import ledger
+
+CHUNK_LINES = 1000
+CHUNK_BYTES = 8_000_000
+SHORT_WAIT = 10.0  # seconds before a stream that ended early is fetched again
+
+RESULT_COLUMNS = ("request_id", "kind", "stop_reason", "error_type", "error_message", "size", "line")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of results, parsed; `result` is what the API says of the request."""
+
+    raw: bytes
+    custom_id: str
+    kind: str
+    result: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Fetch:
+    """What one pass over a results stream has seen."""
+
+    batch: Any
+    billed: ledger.Billed
+    seen: set[int] = field(default_factory=set)  # request ids with a line in this pass
+    own_lines: int = 0  # lines of this very batch: they prove an adoption
+    strangers: int = 0
+    stranger_ids: list[str] = field(default_factory=list)
+    unreadable: int = 0
+    account_failure: str | None = None
+
+
+def ingest(desk: Desk, lease: Lease) -> float | None:
+    """Store what the results stream holds. Seconds until it is to be fetched again, or None when all is in."""
+    with db.transaction() as tx:
+        batch = db.row(
+            tx,
+            "SELECT b.*, r.state AS run_state FROM batches b JOIN runs r ON r.id = b.run_id WHERE b.id = :id",
+            id=lease.target_id,
+        )
+    if batch is None or batch.state != BatchState.INGESTING:
+        return None
+    billed = ledger.Billed(batch.api_id, batch.account_id, batch.run_id, batch.api_created_at)
+    fetch = Fetch(batch, billed)
+    with desk.gateway.results(_api_batch(batch)) as lines:
+        for chunk in _chunks(lines):
+            _store(lease, fetch, chunk)
+    return _close(desk, lease, fetch)
+
+
+def _api_batch(batch: Any) -> ApiBatch:
+    return ApiBatch(
+        id=batch.api_id,
+        processing_status=batch.processing_status,
+        counts=batch.api_counts or {},
+        created_at=batch.api_created_at,
+        ended_at=batch.api_ended_at,
+        expires_at=batch.expires_at,
+        archived_at=None,
+        results_url=batch.results_url,
+    )
+
+
+def _chunks(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Lines in chunks bounded by count and bytes; blank lines are left out."""
+    chunk: list[bytes] = []
+    size = 0
+    for raw in lines:
+        line = raw.rstrip(b"\r")
+        if not line.strip():
+            continue
+        chunk.append(line)
+        size += len(line)
+        if len(chunk) == CHUNK_LINES or size >= CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def parse(raw: bytes) -> Line | None:
+    """One line of results, or None when it is none: cut, not JSON, without id, of a type unknown to us."""
+    try:
+        value = jsontext.loads(raw)
+        identifier, result = value["custom_id"], value["result"]
+        kind = result["type"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    if not isinstance(identifier, str) or kind not in STATES or not isinstance(result, dict):
+        return None
+    if kind == "succeeded" and not isinstance(result.get("message"), dict):
+        return None
+    return Line(raw, identifier, kind, result)
+
+
+def _store(lease: Lease, fetch: Fetch, chunk: list[bytes]) -> None:
+    """One transaction: results, ledger lines, states and tally of a chunk."""
+    lines: dict[str, Line] = {}
+    for raw in chunk:
+        line = parse(raw)
+        if line is None:
+            fetch.unreadable += 1
+        else:
+            lines.setdefault(line.custom_id, line)
+    with db.transaction() as tx:
+        lease.progress(tx)
+        known = db.rows(
+            tx,
+            "SELECT r.id, r.custom_id, r.batch_id, r.state FROM requests r WHERE r.custom_id = ANY(:ids)",
+            ids=list(lines),
+        )
+        _count(fetch, lines, known)
+        new = [request for request in known if request.state in (RequestState.PENDING, RequestState.MISSING)]
+        old = [request for request in known if request.state == RequestState.SUCCEEDED]
+        _write(tx, fetch, [(request, lines[request.custom_id]) for request in new])
+        _write_duplicates(tx, fetch, [(request, lines[request.custom_id]) for request in old])
+
+
+def _count(fetch: Fetch, lines: dict[str, Line], known: Iterable[Any]) -> None:
+    strangers = set(lines)
+    for request in known:
+        strangers.discard(request.custom_id)
+        fetch.seen.add(request.id)
+        fetch.own_lines += request.batch_id == fetch.batch.id
+    fetch.strangers += len(strangers)
+    fetch.stranger_ids += sorted(strangers)[: max(0, 5 - len(fetch.stranger_ids))]
+
+
+def _write(tx: Connection, fetch: Fetch, answers: list[tuple[Any, Line]]) -> None:
+    """Store answers that are new: result, ledger line, state of request and item."""
+    settlement = Settlement()
+    results = []
+    billed = []
+    for request, line in answers:
+        message = line.result.get("message") if line.kind == "succeeded" else None
+        error_type = error = stop_reason = None
+        if message is not None:
+            settlement.add(request.id, RequestState.SUCCEEDED, None, None)
+            billed.append(ledger.line(fetch.billed, line.custom_id, request.id, message, duplicate=False))
+            stop_reason = _text(message.get("stop_reason"))
+        else:
+            state = STATES[line.kind]
+            failure = OF_STATE[state] if state in OF_STATE else of_error(line.result)
+            error_type, error = _text(failure.type), _text(failure.message)
+            settlement.add(request.id, state, failure.kind, error)
+            if failure.kind == FailureClass.ACCOUNT:
+                fetch.account_failure = error
+        results.append((request.id, line.kind, stop_reason, error_type, error, len(line.raw), line.raw.decode()))
+    db.copy_rows(tx, "results", RESULT_COLUMNS, results)
+    ledger.append(tx, billed)
+    settle_requests(tx, settlement)
+
+
+def _write_duplicates(tx: Connection, fetch: Fetch, answers: list[tuple[Any, Line]]) -> None:
+    """A second paid answer, from another batch of the API, is money but no result: a ledger line marked so."""
+    paid = [(request, line) for request, line in answers if line.kind == "succeeded"]
+    if not paid:
+        return
+    listed = ledger.known(tx, fetch.billed.api_batch_id, [line.custom_id for _, line in paid])
+    ledger.append(
+        tx,
+        [
+            ledger.line(fetch.billed, line.custom_id, request.id, line.result["message"], duplicate=True)
+            for request, line in paid
+            if line.custom_id not in listed
+        ],
+    )
+
+
+def _text(value: Any) -> str | None:
+    """A string fit for a text column: PostgreSQL's text holds no NUL and no lone surrogate."""
+    if not isinstance(value, str):
+        return None
+    return value.replace("\0", "\\u0000").encode("utf-8", "backslashreplace").decode()
+
+
+def _close(desk: Desk, lease: Lease, fetch: Fetch) -> float | None:
+    """After a stream that ended by itself: is everything in, and what if not (rule 6)?"""
+    batch_id = fetch.batch.id
+    with db.transaction() as tx:
+        lease.hold(tx)
+        _tell(tx, fetch)
+        if not fetch.batch.proved:
+            if not fetch.own_lines:
+                disprove(tx, batch_id)
+                due(tx, StepName.SUBMIT, batch_id)
+                return None
+            db.run(tx, "UPDATE batches SET proved = true WHERE id = :id", id=batch_id)
+        due(tx, StepName.PROCESS, batch_id)
+        pending = db.scalar(tx, "SELECT count(*) FROM requests WHERE batch_id = :id AND state = 'pending'", id=batch_id)
+        if pending:
+            wait = _missing_after(tx, desk, fetch)
+            if wait is not None:
+                return wait
+            failure = OF_STATE[RequestState.MISSING]
+            settle_pending(tx, batch_id, RequestState.MISSING, failure.kind, failure.message)
+        if fetch.account_failure is not None:
+            _pause(tx, fetch)
+        batch_over(tx, desk.settings, batch_id, BatchState.DONE, actor="ingest")
+    return None
+
+
+def _missing_after(tx: Connection, desk: Desk, fetch: Fetch) -> float | None:
+    """Seconds until the next fetch may decide; None when two complete ones, far enough apart, lacked lines."""
+    age = db.scalar(
+        tx,
+        "UPDATE batches SET incomplete_since = coalesce(incomplete_since, now()) WHERE id = :id "
+        "RETURNING extract(epoch FROM now() - incomplete_since)",
+        id=fetch.batch.id,
+    )
+    left = desk.settings.missing_wait - float(age)
+    if fetch.batch.incomplete_since is not None and left <= 0:
+        return None
+    # The first short stream may just have been cut: look again soon, then once more when it counts.
+    return min(SHORT_WAIT, max(left, 0.0)) if fetch.batch.incomplete_since is None else max(left, 0.0)
+
+
+def _tell(tx: Connection, fetch: Fetch) -> None:
+    """An event for what the stream held beside our answers."""
+    told = []
+    if fetch.strangers:
+        told.append(f"{fetch.strangers} lines of unknown custom_id (such as {', '.join(fetch.stranger_ids)})")
+    if fetch.unreadable:
+        told.append(f"{fetch.unreadable} lines that cannot be read")
+    if told:
+        note(
+            tx,
+            run_id=fetch.batch.run_id,
+            batch_id=fetch.batch.id,
+            actor="ingest",
+            reason=f"The results held {' and '.join(told)}.".replace("\0", "\\u0000"),
+        )
+
+
+def _pause(tx: Connection, fetch: Fetch) -> None:
+    reason = f"The API refuses this account: {fetch.account_failure}"
+    db.run(tx, "UPDATE runs SET pause_wanted_at = now() WHERE id = :id", id=fetch.batch.run_id)
+    move_run(tx, fetch.batch.run_id, RunState.PAUSED, actor="ingest", reason=reason)

@@ -1,0 +1,201 @@
+"""The step `plan`: the task builds its requests, they are committed, and the run is cut into batches.
+Runs in a worker; killed anywhere, it goes on where its last committed chunk ended and cuts the same way.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+from sqlalchemy import Connection
+
+from webapp import db
+from webapp.batches import encoding, jsontext
+from webapp.batches.completion import finish_if_over
+from webapp.batches.desk import Desk
+from webapp.batches.sharding import cut_pending
+from webapp.batches.states import FailureClass, RequestState, RunState, move_run, note, tally
+from webapp.batches.steps import Lease
+from webapp.errors import InputError, NotFound, PluginError
+from webapp.hooks import Image, Subject, Task, calls
+
+CHUNK_ROWS = 1000
+CHUNK_BYTES = 8_000_000
+
+ITEM_COLUMNS = (
+    "id", "run_id", "subject_id", "position", "size", "attempts", "subject_type", "state", "failure_class", "error"
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """What every chunk of one run's planning needs."""
+
+    run_id: int
+    dataset_id: int
+    token: str
+    text_field: str
+    task: Task[Any]
+    settings: BaseModel
+    shared: dict[str, Any]
+    shared_bytes: int
+    max_request_bytes: int
+
+
+def plan(desk: Desk, lease: Lease) -> float | None:
+    """Build a run's items and batches, then set it running.
+
+    A task that is not there, or whose shared part cannot be sent, pauses the run and says so.
+    """
+    try:
+        run_plan = _prepare(desk, lease)
+    except (NotFound, PluginError, InputError) as error:
+        with db.transaction() as tx:
+            lease.hold(tx)
+            move_run(tx, lease.target_id, RunState.PAUSED, actor="plan", reason=str(error))
+        return None
+    if run_plan is None:
+        return None
+    while _plan_chunk(run_plan, lease):
+        pass
+    cut_pending(desk.settings, lease, run_plan.run_id)
+    with db.transaction() as tx:
+        lease.hold(tx)
+        move_run(tx, run_plan.run_id, RunState.RUNNING, actor="plan")
+        finish_if_over(tx, run_plan.run_id)
+    return None
+
+
+def _prepare(desk: Desk, lease: Lease) -> RunPlan | None:
+    with db.transaction() as tx:
+        run = db.row(
+            tx,
+            "SELECT r.state, r.dataset_id, r.token, r.task, r.settings::text AS settings, r.shared::text AS shared, "
+            "d.text_field FROM runs r JOIN datasets d ON d.id = r.dataset_id WHERE r.id = :id",
+            id=lease.target_id,
+        )
+    if run is None or run.state != RunState.PLANNING:
+        return None
+    task = desk.registry.task(run.task)
+    settings = desk.registry.parse_settings(task, jsontext.loads(run.settings))
+    shared = run.shared or _store_shared(lease, run.token, calls.shared_params(task, settings))
+    shared_bytes = len(shared.encode())
+    return RunPlan(
+        run_id=lease.target_id,
+        dataset_id=run.dataset_id,
+        token=run.token,
+        text_field=run.text_field,
+        task=task,
+        settings=settings,
+        shared=jsontext.loads(shared),
+        shared_bytes=shared_bytes,
+        max_request_bytes=min(encoding.MAX_REQUEST_BYTES, encoding.room_for_one(desk.settings.batch_max_bytes)),
+    )
+
+
+def _store_shared(lease: Lease, token: str, params: dict[str, Any]) -> str:
+    shared = encoding.encode(params, token)
+    with db.transaction() as tx:
+        lease.hold(tx)
+        db.run(tx, "UPDATE runs SET shared = CAST(:s AS json) WHERE id = :id", s=shared, id=lease.target_id)
+    return shared
+
+
+def _plan_chunk(plan: RunPlan, lease: Lease) -> bool:
+    """Build and commit the next chunk of items; False when there are no more subjects."""
+    with db.transaction() as tx:
+        subjects = _next_subjects(tx, plan)
+        ids = _reserve_ids(tx, len(subjects))
+    if not subjects:
+        return False
+    built = [_build(plan, item_id, subject) for item_id, subject in zip(ids, subjects, strict=True)]
+    with db.transaction() as tx:
+        lease.progress(tx)
+        db.copy_rows(tx, "items", ITEM_COLUMNS, (item for item, _ in built))
+        db.copy_rows(tx, "item_params", ("item_id", "own"), ((i[0], own) for i, own in built if own is not None))
+        states = Counter(str(item[7]) for item, _ in built)
+        tally(tx, "items", states, run_id=plan.run_id)
+        if states[RequestState.ERRORED]:
+            note(
+                tx,
+                run_id=plan.run_id,
+                actor="plan",
+                reason=f"{states[RequestState.ERRORED]} records could not be made into requests and will not be sent.",
+            )
+    return True
+
+
+def _next_subjects(tx: Connection, plan: RunPlan) -> Sequence[Any]:
+    """The next subjects after those that have items, bounded by count and by bytes."""
+    after = db.scalar(tx, "SELECT max(position) FROM items WHERE run_id = :run", run=plan.run_id)
+    last = db.scalar(
+        tx,
+        """
+        SELECT max(position) FROM (
+            SELECT position, row_number() OVER w AS nth, sum(size) OVER w - size AS before FROM (
+                SELECT position, size FROM subjects WHERE dataset_id = :dataset AND position > :after
+                ORDER BY position LIMIT :rows
+            ) AS next WINDOW w AS (ORDER BY position)
+        ) AS sized WHERE nth = 1 OR before < :bytes
+        """,
+        dataset=plan.dataset_id,
+        after=-1 if after is None else after,
+        rows=CHUNK_ROWS,
+        bytes=CHUNK_BYTES,
+    )
+    if last is None:
+        return []
+    return db.rows(
+        tx,
+        """
+        SELECT s.id, s.position, s.kind, s.key, s.data::text AS data, encode(s.image, 'hex') AS image,
+               b.media_type, b.width, b.height, b.size
+        FROM subjects s LEFT JOIN blobs b ON b.sha256 = s.image
+        WHERE s.dataset_id = :dataset AND s.position > :after AND s.position <= :last ORDER BY s.position
+        """,
+        dataset=plan.dataset_id,
+        after=-1 if after is None else after,
+        last=last,
+    )
+
+
+def _reserve_ids(tx: Connection, count: int) -> Iterable[int]:
+    """Item ids known before they are written, so that both tables of an item can be COPYed."""
+    sequence = "pg_get_serial_sequence('items', 'id')"
+    return [n for (n,) in db.rows(tx, f"SELECT nextval({sequence}) FROM generate_series(1, :n)", n=count)]  # noqa: S608
+
+
+def subject_payload(row: Any, text_field: str) -> Subject:
+    """A row of subjects (with its blob) as plugins get it."""
+    data = jsontext.loads(row.data)
+    image = Image(row.image, row.media_type, row.width, row.height) if row.image else None
+    text = data.get(text_field)
+    return Subject(row.kind, row.key, data, image, text if isinstance(text, str) else None)
+
+
+def _build(plan: RunPlan, item_id: int, row: Any) -> tuple[tuple[Any, ...], str | None]:
+    """The item's row and its own part; an item that cannot be sent has its error and no own part."""
+    try:
+        subject = subject_payload(row, plan.text_field)
+        params = calls.request_params(plan.task, subject, plan.settings, plan.shared)
+        own = encoding.encode(params, plan.token)
+        own_bytes = encoding.sent_bytes(own.encode(), encoding.mark_pattern(plan.token), lambda _: row.size)
+        _check_size(plan, own_bytes)
+    except (InputError, PluginError, TypeError, ValueError) as error:
+        fault = str(error).replace("\0", "\\u0000")
+        failed = (RequestState.ERRORED.value, FailureClass.FIX.value, fault)
+        return (item_id, plan.run_id, row.id, row.position, 0, 0, row.kind, *failed), None
+    pending = (RequestState.PENDING.value, None, None)
+    return (item_id, plan.run_id, row.id, row.position, own_bytes, 1, row.kind, *pending), own
+
+
+def _check_size(plan: RunPlan, own_bytes: int) -> None:
+    size = encoding.params_bytes(plan.shared_bytes, own_bytes)
+    if size > plan.max_request_bytes:
+        raise InputError(
+            f"The request is {size:,} bytes once built; the most that can be sent is {plan.max_request_bytes:,}. "
+            "It was not sent: shorten the record."
+        )

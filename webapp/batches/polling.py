@@ -1,0 +1,86 @@
+"""The step `poll`: ask the API how far a batch is, ask it to cancel when a person wants that, see it end.
+Runs in a worker; asks by single GET, at the ages that the poll schedule names.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from webapp import db
+from webapp.batches.desk import Desk
+from webapp.batches.states import BatchState, move_batch
+from webapp.batches.steps import Lease, StepName, due
+from webapp.errors import ApiNotFound, ApiRefused, ApiUnclear
+from webapp.gateway import ApiBatch
+
+LOST_WAIT = 300.0  # seconds between looks for a batch that the API does not know (another key, or its trouble)
+
+
+def poll(desk: Desk, lease: Lease) -> float | None:
+    """Look at a batch once. Seconds until the next look, or None when it has ended."""
+    with db.transaction() as tx:
+        batch = db.row(
+            tx,
+            "SELECT b.id, b.state, b.api_id, b.reason, b.proved, "
+            "coalesce(b.cancel_wanted_at, r.cancel_wanted_at) IS NOT NULL AS cancel, "
+            "extract(epoch FROM now() - b.state_since) AS age "
+            "FROM batches b JOIN runs r ON r.id = b.run_id WHERE b.id = :id",
+            id=lease.target_id,
+        )
+    if batch is None or batch.state not in (BatchState.IN_PROGRESS, BatchState.CANCELING):
+        return None
+    every = desk.settings.poll_schedule.every(float(batch.age))
+    try:
+        answer = _look(desk, batch)
+    except ApiNotFound as error:
+        return _lost(lease, batch, str(error))
+    except (ApiUnclear, ApiRefused) as error:
+        return max(error.retry_after or 0.0, every)
+    return _store(lease, batch, answer, every)
+
+
+def _look(desk: Desk, batch: Any) -> ApiBatch:
+    """The batch as it is, after asking to cancel it where that is wanted and still possible."""
+    if batch.cancel and batch.state == BatchState.IN_PROGRESS and batch.proved:
+        try:
+            return desk.gateway.cancel(batch.api_id)
+        except ApiNotFound:
+            raise
+        except ApiRefused as error:
+            if error.status not in (400, 409):
+                raise
+            # It ended in between: what it did is paid for and read like any other.
+    return desk.gateway.retrieve(batch.api_id)
+
+
+def _store(lease: Lease, batch: Any, answer: ApiBatch, every: float) -> float | None:
+    with db.transaction() as tx:
+        lease.hold(tx)
+        db.run(
+            tx,
+            "UPDATE batches SET processing_status = :status, api_counts = CAST(:counts AS json), polled_at = now(), "
+            "api_ended_at = :ended, results_url = :url WHERE id = :id",
+            status=answer.processing_status,
+            counts=json.dumps(answer.counts),
+            ended=answer.ended_at,
+            url=answer.results_url,
+            id=batch.id,
+        )
+        if answer.ended:
+            if move_batch(tx, batch.id, BatchState.INGESTING, actor="poll"):
+                due(tx, StepName.INGEST, batch.id)
+            return None
+        if answer.processing_status == "canceling" and batch.state == BatchState.IN_PROGRESS:
+            move_batch(tx, batch.id, BatchState.CANCELING, actor="poll")
+        elif batch.reason is not None:
+            db.run(tx, "UPDATE batches SET reason = NULL WHERE id = :id", id=batch.id)
+    return every
+
+
+def _lost(lease: Lease, batch: Any, error: str) -> float:
+    reason = f"The API does not know this batch with the present key ({error}) It is held, not lost: check the key."
+    with db.transaction() as tx:
+        lease.hold(tx)
+        db.run(tx, "UPDATE batches SET reason = :reason WHERE id = :id", reason=reason, id=batch.id)
+    return LOST_WAIT

@@ -1,0 +1,225 @@
+"""What the screens and the command line ask: counts, summaries, the rows of an export. Reads only.
+Counts of many rows come from tallies; the summary of one run comes from its rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import Connection
+
+from webapp import db
+from webapp.batches.exporting import OutputRow
+from webapp.batches.states import RunState
+from webapp.errors import NotFound
+from webapp.money import ledger
+
+EXPORT_PAGE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many requests (or items) stand where. `invalid` ones are among `succeeded`; so are those `waiting`."""
+
+    pending: int = 0
+    succeeded: int = 0
+    errored: int = 0
+    canceled: int = 0
+    expired: int = 0
+    missing: int = 0
+    stopped: int = 0
+    ok: int = 0
+    invalid: int = 0
+
+    @property
+    def total(self) -> int:
+        return (
+            self.pending
+            + self.succeeded
+            + self.errored
+            + self.canceled
+            + self.expired
+            + self.missing
+            + self.stopped
+        )
+
+    @property
+    def failed(self) -> int:
+        """Every failure, answers that are no use included."""
+        return self.errored + self.canceled + self.expired + self.missing + self.stopped + self.invalid
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A run in one object, as `--json` prints it: each subject counts once, by its latest attempt."""
+
+    run: int
+    requests: int
+    succeeded: int
+    errored: int
+    canceled: int
+    expired: int
+    missing: int
+    stopped: int
+    invalid: int
+    batches: int
+    cost_usd: float | None
+    sync_cost_usd: float | None
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @property
+    def failures(self) -> int:
+        return self.requests - self.succeeded
+
+
+def run_counts(tx: Connection, run_ids: Sequence[int]) -> dict[int, Counts]:
+    """Counts of items by run, from tallies; runs without any are left out."""
+    return _counts(tx, "run_id", "items", run_ids)
+
+
+def batch_counts(tx: Connection, batch_ids: Sequence[int]) -> dict[int, Counts]:
+    """Counts of requests by batch, from tallies; batches without any are left out."""
+    return _counts(tx, "batch_id", "requests", batch_ids)
+
+
+def _counts(tx: Connection, column: str, scope: str, ids: Sequence[int]) -> dict[int, Counts]:
+    names = tuple(Counts.__dataclass_fields__)
+    sums = ", ".join(f"sum({name})" for name in names)
+    found = db.rows(
+        tx,
+        f"SELECT {column}, {sums} FROM tallies "  # noqa: S608 - names come from our own code
+        f"WHERE {column} = ANY(:ids) AND scope = :scope GROUP BY 1",
+        ids=list(ids),
+        scope=scope,
+    )
+    return {line[0]: Counts(*(int(value) for value in line[1:])) for line in found}
+
+
+def summary(tx: Connection, run_id: int) -> Summary:
+    """The summary of one run, counted over its rows.
+
+    :raises NotFound: there is no such run.
+    """
+    run = db.row(
+        tx,
+        "SELECT subjects, (SELECT count(*) FROM batches WHERE run_id = :id AND state <> 'discarded') AS batches "
+        "FROM runs WHERE id = :id",
+        id=run_id,
+    )
+    if run is None:
+        raise NotFound(f"There is no run {run_id}.")
+    states = {
+        line.state: line.n
+        for line in db.rows(
+            tx,
+            "SELECT CASE WHEN output_state = 'invalid' THEN 'invalid' ELSE state END AS state, count(*) AS n "
+            "FROM items WHERE run_id = :id GROUP BY 1",
+            id=run_id,
+        )
+    }
+    totals = ledger.run_totals(tx, run_id)
+    return Summary(
+        run=run_id,
+        requests=run.subjects,
+        batches=run.batches,
+        cost_usd=_number(totals.cost_usd),
+        sync_cost_usd=_number(totals.sync_cost_usd),
+        **{
+            name: states.get(name, 0)
+            for name in ("succeeded", "errored", "canceled", "expired", "missing", "stopped", "invalid")
+        },
+    )
+
+
+def _number(amount: Decimal | None) -> float | None:
+    """For JSON, whose numbers are read as doubles anyway; the ledger keeps the exact figure."""
+    return None if amount is None else float(amount)
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatus:
+    """Where a run stands, for whoever waits for it."""
+
+    id: int
+    task: str
+    state: RunState
+    reason: str | None
+    subjects: int
+    counts: Counts
+    held: tuple[str, ...]  # reasons of batches that wait for a person
+    retrying_in: float | None  # seconds until failures go again by themselves
+
+    @property
+    def over(self) -> bool:
+        return self.state in (RunState.FINISHED, RunState.CANCELLED)
+
+
+def run_status(tx: Connection, run_id: int) -> RunStatus:
+    """Where one run stands.
+
+    :raises NotFound: there is no such run.
+    """
+    run = db.row(
+        tx,
+        "SELECT r.id, r.task, r.state, r.reason, r.subjects, (SELECT extract(epoch FROM s.due_at - now()) FROM steps s "
+        "WHERE s.step = 'resubmit' AND s.target_id = r.id) AS retrying_in FROM runs r WHERE r.id = :id",
+        id=run_id,
+    )
+    if run is None:
+        raise NotFound(f"There is no run {run_id}.")
+    held = db.rows(
+        tx,
+        "SELECT b.reason FROM batches b WHERE b.run_id = :id AND b.state = 'submit_unknown' "
+        "AND b.reason LIKE '%waits for a person%' ORDER BY b.id",
+        id=run_id,
+    )
+    return RunStatus(
+        id=run.id,
+        task=run.task,
+        state=RunState(run.state),
+        reason=run.reason,
+        subjects=run.subjects,
+        counts=run_counts(tx, [run_id]).get(run_id, Counts()),
+        held=tuple(reason for (reason,) in held),
+        retrying_in=None if run.retrying_in is None else max(0.0, float(run.retrying_in)),
+    )
+
+
+def recent_runs(tx: Connection, limit: int = 50) -> list[int]:
+    """Ids of the latest runs, newest first."""
+    return [run_id for (run_id,) in db.rows(tx, "SELECT id FROM runs ORDER BY id DESC LIMIT :limit", limit=limit)]
+
+
+def outputs(tx: Connection, run_id: int) -> Iterator[OutputRow]:
+    """One row per subject of a run, in input order, each exactly once; read a page at a time."""
+    after = -1
+    while True:
+        page = db.rows(
+            tx,
+            """
+            SELECT s.position, s.key, coalesce(i.state, 'pending') AS state, i.output_state, i.error,
+                   coalesce(i.attempts, 0) AS attempts, r.custom_id, o.value::text AS value
+            FROM subjects s JOIN runs run ON run.dataset_id = s.dataset_id
+            LEFT JOIN items i ON i.run_id = run.id AND i.position = s.position
+            LEFT JOIN requests r ON r.item_id = i.id AND r.attempt = i.attempts
+            LEFT JOIN LATERAL (
+                SELECT o.value FROM requests first JOIN outputs o ON o.request_id = first.id
+                WHERE first.item_id = i.id AND o.state = 'ok' ORDER BY first.attempt LIMIT 1
+            ) AS o ON i.output_state = 'ok'
+            WHERE run.id = :run AND s.position > :after ORDER BY s.position LIMIT :page
+            """,
+            run=run_id,
+            after=after,
+            page=EXPORT_PAGE,
+        )
+        for line in page:
+            status = "invalid" if line.output_state == "invalid" else line.state
+            yield OutputRow(line.key, status, line.value, line.error, line.custom_id, line.attempts)
+        if len(page) < EXPORT_PAGE:
+            return
+        after = page[-1].position

@@ -1,0 +1,102 @@
+"""The step `resubmit`: failures become new attempts in new batches, by rule or because a person asked.
+Runs in a worker; the stored part of each request is sent again as it is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection
+
+from webapp import db
+from webapp.batches.completion import finish_if_over
+from webapp.batches.desk import Desk
+from webapp.batches.sharding import cut_pending
+from webapp.batches.states import RunState, note, start_attempts
+from webapp.batches.steps import Lease
+
+PAGE = 5000
+
+# By hand: the classes asked for. By rule: class retry, below the ceiling, once its delay is over.
+WANTED = """
+    (i.failure_class = ANY(:classes) AND (i.state NOT IN ('pending', 'succeeded') OR i.output_state = 'invalid'))
+    OR (:by_rule AND i.failure_class = 'retry' AND i.attempts < :most AND i.attempts > 0 AND b.state_since
+        + make_interval(secs => :delay * power(2, i.attempts - 1)) <= now())
+"""
+
+
+def resubmit(desk: Desk, lease: Lease) -> float | None:
+    """Start the next attempts of a run. Seconds until more of them are due by rule, or None."""
+    run_id = lease.target_id
+    with db.transaction() as tx:
+        run = db.row(
+            tx,
+            "SELECT id, state, resubmit_wanted, cancel_wanted_at IS NOT NULL AS cancel, "
+            "pause_wanted_at IS NOT NULL AS pause FROM runs WHERE id = :id",
+            id=run_id,
+        )
+    if run is None or run.pause or run.state in (RunState.PAUSED, RunState.PLANNING):
+        return None  # resuming makes it due again
+    marked = _mark(desk, lease, run)
+    cut_pending(desk.settings, lease, run_id)
+    with db.transaction() as tx:
+        lease.hold(tx)
+        if run.resubmit_wanted:
+            db.run(
+                tx,
+                "UPDATE runs SET resubmit_wanted = NULL WHERE id = :id AND resubmit_wanted = :taken",
+                id=run_id,
+                taken=run.resubmit_wanted,
+            )
+        if marked:
+            note(tx, run_id=run_id, actor="resubmit", reason=f"{marked} subjects are sent again.")
+        wait = None if run.cancel else _next_due(tx, desk, run_id)
+        if wait is None:
+            finish_if_over(tx, run_id, resubmitting=False)
+    return wait
+
+
+def _mark(desk: Desk, lease: Lease, run: Any) -> int:
+    """Make the wanted items pending, one attempt further, page by page; how many."""
+    after = -1
+    marked = 0
+    while True:
+        with db.transaction() as tx:
+            lease.progress(tx)
+            page = db.rows(
+                tx,
+                "SELECT i.id, i.position FROM items i "  # noqa: S608 - WANTED is a constant
+                "LEFT JOIN requests r ON r.item_id = i.id AND r.attempt = i.attempts "
+                "LEFT JOIN batches b ON b.id = r.batch_id "
+                f"WHERE i.run_id = :run AND i.position > :after AND ({WANTED}) "
+                # What was never built has nothing to send again.
+                "AND EXISTS (SELECT 1 FROM item_params p WHERE p.item_id = i.id) "
+                "ORDER BY i.position LIMIT :page",
+                run=run.id,
+                after=after,
+                page=PAGE,
+                classes=run.resubmit_wanted or [],
+                by_rule=not run.cancel,
+                most=desk.settings.max_attempts,
+                delay=desk.settings.retry_delay,
+            )
+            marked += start_attempts(tx, run.id, [item.id for item in page])
+        if len(page) < PAGE:
+            return marked
+        after = page[-1].position
+
+
+def _next_due(tx: Connection, desk: Desk, run_id: int) -> float | None:
+    """Seconds until the next item of class retry is due by rule; None when there is none."""
+    wait = db.scalar(
+        tx,
+        "SELECT extract(epoch FROM min(b.state_since + make_interval(secs => :delay * power(2, i.attempts - 1))) "
+        "- now()) FROM items i JOIN requests r ON r.item_id = i.id AND r.attempt = i.attempts "
+        "JOIN batches b ON b.id = r.batch_id "
+        "WHERE i.run_id = :run AND i.failure_class = 'retry' AND i.attempts < :most "
+        "AND b.state IN ('done', 'failed')",
+        run=run_id,
+        delay=desk.settings.retry_delay,
+        most=desk.settings.max_attempts,
+    )
+    return None if wait is None else max(0.5, float(wait))

@@ -1,0 +1,177 @@
+"""What people ask of runs and batches: start, cancel, resubmit, resume, poll now. Each is one short transaction
+that writes the wish and makes the steps due; the dashboard and the command line call these verbs and no others.
+"""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel
+from sqlalchemy import Connection
+
+from webapp import db
+from webapp.batches import jsontext
+from webapp.batches.completion import finish_if_over
+from webapp.batches.states import OPEN_BATCH_STATES, BatchState, FailureClass, RunState, move_run, note
+from webapp.batches.steps import StepName, due
+from webapp.errors import InputError, NotFound, Refused
+from webapp.hooks import Task
+
+TOKEN_BYTES = 10  # 80 bits: unique across installations and restored backups
+
+
+def check_kind(task: Task[Any], kind: str) -> None:
+    """Pass when a task can be asked about subjects of that kind.
+
+    :raises InputError: it cannot; the message says what it takes.
+    """
+    if kind not in task.subject_kinds:
+        takes = " or ".join(sorted(task.subject_kinds))
+        raise InputError(f"Task '{task.name}' takes subjects of kind {takes}; these are of kind {kind}.")
+
+
+def start_run(tx: Connection, *, dataset_id: int, task: Task[Any], settings: BaseModel, owner: str) -> int:
+    """Make a run over all subjects of a dataset, with a frozen copy of its settings; its id. Planning is due."""
+    token = base64.b32encode(secrets.token_bytes(TOKEN_BYTES)).decode().lower()
+    run_id: int = db.scalar(
+        tx,
+        "INSERT INTO runs (dataset_id, task, task_version, settings, token, subjects, owner) "
+        "SELECT :dataset, :task, :version, CAST(:settings AS json), :token, subjects, :owner FROM datasets "
+        "WHERE id = :dataset RETURNING id",
+        dataset=dataset_id,
+        task=task.name,
+        version=task.version,
+        settings=jsontext.dumps(settings.model_dump(mode="json")).decode(),
+        token=token,
+        owner=owner,
+    )
+    note(tx, run_id=run_id, actor=owner, reason=f"Run of {task.name} started.", kind="wish")
+    due(tx, StepName.PLAN, run_id)
+    return run_id
+
+
+def cancel_run(tx: Connection, run_id: int, *, actor: str) -> None:
+    """Ask that a run stops: what is unsent is discarded, what is at the API is cancelled there.
+
+    May be repeated. What the API has already worked on is paid for and kept.
+    """
+    run = _run(tx, run_id)
+    if run.state in (RunState.FINISHED, RunState.CANCELLED):
+        raise Refused(f"Run {run_id} is {run.state} already: there is nothing to cancel.")
+    if run.cancel_wanted_at is not None:
+        return
+    db.run(tx, "UPDATE runs SET cancel_wanted_at = now() WHERE id = :id", id=run_id)
+    note(tx, run_id=run_id, actor=actor, reason="Cancel asked for.", kind="wish")
+    _wake(tx, run_id)
+    finish_if_over(tx, run_id)
+
+
+def cancel_batch(tx: Connection, batch_id: int, *, actor: str) -> None:
+    """Ask that one batch stops; see `cancel_run`."""
+    batch = _batch(tx, batch_id)
+    if batch.state not in OPEN_BATCH_STATES or batch.state in (BatchState.CANCELING, BatchState.INGESTING):
+        raise Refused(f"Batch {batch_id} is {batch.state}: there is nothing to cancel.")
+    db.run(tx, "UPDATE batches SET cancel_wanted_at = coalesce(cancel_wanted_at, now()) WHERE id = :id", id=batch_id)
+    note(tx, run_id=batch.run_id, batch_id=batch_id, actor=actor, reason="Cancel asked for.", kind="wish")
+    due(tx, _step_of(batch.state), batch_id)
+
+
+def poll_now(tx: Connection, batch_id: int, *, actor: str) -> None:
+    """Ask that a batch is looked at now rather than when its schedule says so."""
+    batch = _batch(tx, batch_id)
+    if batch.state not in (BatchState.IN_PROGRESS, BatchState.CANCELING, BatchState.INGESTING):
+        raise Refused(f"Batch {batch_id} is {batch.state}: there is nothing to ask the API.")
+    note(tx, run_id=batch.run_id, batch_id=batch_id, actor=actor, reason="Poll asked for.", kind="wish")
+    due(tx, _step_of(batch.state), batch_id)
+
+
+def resubmit_run(tx: Connection, run_id: int, classes: Sequence[FailureClass], *, actor: str) -> int:
+    """Ask that a run's failures of some classes are sent again; how many subjects that are (0: nothing is done).
+
+    A pause or a cancellation of the run ends with it.
+    """
+    run = _run(tx, run_id)
+    if run.state == RunState.PLANNING:
+        raise Refused(f"Run {run_id} is still being planned: there is nothing to send again yet.")
+    count = resubmittable(tx, run_id, classes)
+    if not count:
+        return 0
+    db.run(
+        tx,
+        "UPDATE runs SET resubmit_wanted = ARRAY(SELECT DISTINCT unnest(coalesce(resubmit_wanted, '{}') || "
+        "CAST(:classes AS text[]))), cancel_wanted_at = NULL, pause_wanted_at = NULL WHERE id = :id",
+        classes=[failure.value for failure in classes],
+        id=run_id,
+    )
+    named = ", ".join(failure.value for failure in classes)
+    note(tx, run_id=run_id, actor=actor, reason=f"Resubmission of {count} failures asked for ({named}).", kind="wish")
+    move_run(tx, run_id, RunState.RUNNING, actor=actor)
+    due(tx, StepName.RESUBMIT, run_id)
+    _wake(tx, run_id)
+    return count
+
+
+def resubmittable(tx: Connection, run_id: int, classes: Sequence[FailureClass]) -> int:
+    """How many subjects of a run failed with one of these classes and have something to send again."""
+    count: int = db.scalar(
+        tx,
+        "SELECT count(*) FROM items i WHERE i.run_id = :run AND i.failure_class = ANY(:classes) "
+        "AND EXISTS (SELECT 1 FROM item_params p WHERE p.item_id = i.id)",
+        run=run_id,
+        classes=[failure.value for failure in classes],
+    )
+    return count
+
+
+def resume_run(tx: Connection, run_id: int, *, actor: str) -> None:
+    """End a pause: everything that waited is due."""
+    run = _run(tx, run_id)
+    if run.state != RunState.PAUSED and run.pause_wanted_at is None:
+        raise Refused(f"Run {run_id} is {run.state}, not paused.")
+    db.run(tx, "UPDATE runs SET pause_wanted_at = NULL WHERE id = :id", id=run_id)
+    planned = db.scalar(tx, "SELECT EXISTS (SELECT 1 FROM batches WHERE run_id = :id)", id=run_id)
+    move_run(tx, run_id, RunState.RUNNING if planned else RunState.PLANNING, actor=actor)
+    due(tx, StepName.RESUBMIT if planned else StepName.PLAN, run_id)
+    _wake(tx, run_id)
+
+
+def _step_of(state: str) -> StepName:
+    """The step that moves a batch on from a state."""
+    if state in (BatchState.PLANNED, BatchState.SUBMITTING, BatchState.SUBMIT_UNKNOWN):
+        return StepName.SUBMIT
+    return StepName.INGEST if state == BatchState.INGESTING else StepName.POLL
+
+
+def _wake(tx: Connection, run_id: int) -> None:
+    """Make every batch of a run that a wish may concern due; and the processing of what waits for it."""
+    open_states = [state.value for state in OPEN_BATCH_STATES if state != BatchState.INGESTING]
+    for batch in db.rows(
+        tx, "SELECT id, state FROM batches WHERE run_id = :run AND state = ANY(:open)", run=run_id, open=open_states
+    ):
+        due(tx, _step_of(batch.state), batch.id)
+    for (batch_id,) in db.rows(
+        tx,
+        "SELECT batch_id FROM tallies WHERE run_id = :run AND scope = 'items' AND batch_id IS NOT NULL "
+        "GROUP BY batch_id HAVING sum(succeeded) > sum(ok) + sum(invalid)",
+        run=run_id,
+    ):
+        due(tx, StepName.PROCESS, batch_id)
+
+
+def _run(tx: Connection, run_id: int) -> Any:
+    run = db.row(
+        tx, "SELECT id, state, pause_wanted_at, cancel_wanted_at FROM runs WHERE id = :id FOR UPDATE", id=run_id
+    )
+    if run is None:
+        raise NotFound(f"There is no run {run_id}.")
+    return run
+
+
+def _batch(tx: Connection, batch_id: int) -> Any:
+    batch = db.row(tx, "SELECT id, run_id, state FROM batches WHERE id = :id FOR UPDATE", id=batch_id)
+    if batch is None:
+        raise NotFound(f"There is no batch {batch_id}.")
+    return batch

@@ -1,0 +1,325 @@
+"""The states of runs, batches, requests and items, and the only code that assigns one.
+Every step calls `move_run`, `move_batch` and the bulk verbs here, inside its own transaction.
+
+A move is one guarded statement that also appends its event: it happens whole or not at all, and a
+move that no longer applies (another worker was faster) touches nothing and says so with False.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Connection
+
+from webapp import db
+
+
+class RunState(StrEnum):
+    PLANNING = "planning"  # its requests are being built and cut into batches
+    RUNNING = "running"  # its batches are on their way
+    PAUSED = "paused"  # nothing new is sent until it is resumed; the reason says why
+    FINISHED = "finished"  # every subject is answered or has failed for good
+    CANCELLED = "cancelled"  # by a person; what was paid for is kept
+
+
+class BatchState(StrEnum):
+    PLANNED = "planned"  # requests committed, waiting for its turn
+    SUBMITTING = "submitting"  # the one POST is under way
+    SUBMIT_UNKNOWN = "submit_unknown"  # the POST may have created a billable batch
+    IN_PROGRESS = "in_progress"  # the API is working
+    CANCELING = "canceling"  # cancel asked for; the API still finishes, and bills, part of it
+    INGESTING = "ingesting"  # the API ended it; results are being stored
+    DONE = "done"  # every request is accounted for
+    FAILED = "failed"  # cannot go on; the reason is written for people
+    DISCARDED = "discarded"  # never sent
+
+
+class RequestState(StrEnum):
+    """States of a request, and of an item by its latest attempt."""
+
+    PENDING = "pending"  # not answered yet
+    SUCCEEDED = "succeeded"  # a message came back
+    ERRORED = "errored"  # refused, by the API or before it was sent
+    CANCELED = "canceled"  # cancelled before it was worked on
+    EXPIRED = "expired"  # 24 hours were over before it was worked on
+    MISSING = "missing"  # the API ended without a line for it
+    STOPPED = "stopped"  # never sent
+
+
+class OutputState(StrEnum):
+    WAITING = "waiting"  # succeeded, its processor has not run
+    OK = "ok"  # the output is on the subject
+    INVALID = "invalid"  # the answer is no use
+
+
+class FailureClass(StrEnum):
+    RETRY = "retry"  # the API's trouble: goes again by itself
+    FIX = "fix"  # the request is at fault: change it first
+    ACCOUNT = "account"  # key, permission or credit
+    OUTPUT = "output"  # the answer is no use
+    STOPPED = "stopped"  # cancelled or never sent
+
+
+BATCH_MOVES: dict[BatchState, tuple[BatchState, ...]] = {
+    BatchState.PLANNED: (BatchState.SUBMITTING, BatchState.DISCARDED),
+    BatchState.SUBMITTING: (
+        BatchState.IN_PROGRESS,
+        BatchState.PLANNED,
+        BatchState.SUBMIT_UNKNOWN,
+        BatchState.FAILED,
+        # 413: its requests moved on to two smaller batches.
+        BatchState.DISCARDED,
+    ),
+    BatchState.SUBMIT_UNKNOWN: (BatchState.IN_PROGRESS, BatchState.PLANNED, BatchState.FAILED),
+    BatchState.IN_PROGRESS: (BatchState.CANCELING, BatchState.INGESTING),
+    BatchState.CANCELING: (BatchState.INGESTING,),
+    BatchState.INGESTING: (BatchState.DONE, BatchState.IN_PROGRESS, BatchState.SUBMIT_UNKNOWN),
+    BatchState.DONE: (BatchState.INGESTING,),
+    BatchState.FAILED: (BatchState.PLANNED,),
+    BatchState.DISCARDED: (),
+}
+
+RUN_MOVES: dict[RunState, tuple[RunState, ...]] = {
+    RunState.PLANNING: (RunState.RUNNING, RunState.PAUSED, RunState.CANCELLED, RunState.FINISHED),
+    RunState.RUNNING: (RunState.PAUSED, RunState.FINISHED, RunState.CANCELLED),
+    RunState.PAUSED: (RunState.RUNNING, RunState.PLANNING, RunState.CANCELLED, RunState.FINISHED),
+    RunState.FINISHED: (RunState.RUNNING,),
+    RunState.CANCELLED: (RunState.RUNNING,),
+}
+
+OPEN_BATCH_STATES = tuple(
+    state for state in BatchState if state not in (BatchState.DONE, BatchState.FAILED, BatchState.DISCARDED)
+)
+FAILED_STATES = tuple(state for state in RequestState if state not in (RequestState.PENDING, RequestState.SUCCEEDED))
+
+
+def move_batch(
+    tx: Connection, batch_id: int, to: BatchState, *, actor: str, reason: str | None = None, **columns: Any
+) -> bool:
+    """Move a batch from whatever state allows it to `to`; False if its state allows it no more.
+
+    :param reason: a sentence for people, kept on the batch and in the event.
+    :param columns: other columns of the batch set by the same statement.
+    """
+    sources = [state.value for state, targets in BATCH_MOVES.items() if to in targets]
+    moved = _move(tx, "batches", batch_id, to.value, sources, actor, reason, columns)
+    return moved is not None
+
+
+def move_run(
+    tx: Connection, run_id: int, to: RunState, *, actor: str, reason: str | None = None, **columns: Any
+) -> bool:
+    """Move a run from whatever state allows it to `to`; False if its state allows it no more."""
+    sources = [state.value for state, targets in RUN_MOVES.items() if to in targets]
+    moved = _move(tx, "runs", run_id, to.value, sources, actor, reason, columns)
+    return moved is not None
+
+
+def _move(
+    tx: Connection,
+    table: str,
+    row_id: int,
+    to: str,
+    sources: list[str],
+    actor: str,
+    reason: str | None,
+    columns: dict[str, Any],
+) -> Any:
+    extra = "".join(f", {name} = :{name}" for name in columns)
+    run, batch = ("old.id", "NULL") if table == "runs" else ("old.run_id", "old.id")
+    return db.row(
+        tx,
+        f"""
+        WITH old AS (
+            SELECT * FROM {table} WHERE id = :row_id AND state = ANY(:sources) FOR UPDATE
+        ), moved AS (
+            UPDATE {table} SET state = :to, reason = :reason, state_since = now(){extra}
+            FROM old WHERE {table}.id = old.id
+        )
+        INSERT INTO events (run_id, batch_id, kind, from_state, to_state, actor, reason)
+        SELECT {run}, {batch}, 'move', old.state, :to, :actor, :reason FROM old
+        RETURNING id
+        """,  # noqa: S608 - table and column names come from our own code
+        row_id=row_id,
+        to=to,
+        sources=sources,
+        actor=actor,
+        reason=reason,
+        **columns,
+    )
+
+
+def note(
+    tx: Connection,
+    *,
+    run_id: int | None,
+    actor: str,
+    reason: str,
+    batch_id: int | None = None,
+    kind: str = "note",
+    **data: Any,
+) -> None:
+    """Append an event that is no move of a run or batch: a wish, a chunk, something worth telling."""
+    db.run(
+        tx,
+        "INSERT INTO events (run_id, batch_id, kind, actor, reason, data) "
+        "VALUES (:run_id, :batch_id, :kind, :actor, :reason, CAST(:data AS json))",
+        run_id=run_id,
+        batch_id=batch_id,
+        kind=kind,
+        actor=actor,
+        reason=reason,
+        data=json.dumps(data) if data else None,
+    )
+
+
+class Settlement:
+    """What one chunk decided about its requests: columns in parallel, so that one statement writes all."""
+
+    def __init__(self) -> None:
+        self.request_ids: list[int] = []
+        self.states: list[str] = []
+        self.classes: list[str | None] = []
+        self.errors: list[str | None] = []
+
+    def add(self, request_id: int, state: RequestState, failure: FailureClass | None, error: str | None) -> None:
+        self.request_ids.append(request_id)
+        self.states.append(state.value)
+        self.classes.append(failure.value if failure else None)
+        self.errors.append(error)
+
+
+def settle_requests(tx: Connection, settlement: Settlement) -> int:
+    """Move requests (and the items whose latest attempt they are) to their outcome, with their tallies.
+
+    Only requests that are pending or missing move: an outcome is final. The count of requests moved.
+    """
+    if not settlement.request_ids:
+        return 0
+    moved = db.rows(
+        tx,
+        """
+        WITH v AS (
+            SELECT * FROM unnest(CAST(:ids AS bigint[]), CAST(:states AS text[]),
+                                 CAST(:classes AS text[]), CAST(:errors AS text[]))
+                     AS v(id, state, failure_class, error)
+        ), old AS (
+            SELECT r.id, r.state FROM requests r JOIN v ON v.id = r.id
+            WHERE r.state IN ('pending', 'missing') ORDER BY r.id FOR UPDATE OF r
+        ), moved AS (
+            UPDATE requests r SET state = v.state, failure_class = v.failure_class
+            FROM v JOIN old ON old.id = v.id WHERE r.id = v.id
+            RETURNING r.batch_id, r.item_id, r.attempt, old.state AS was, v.state, v.failure_class, v.error
+        ), items_moved AS (
+            UPDATE items i SET state = m.state, failure_class = m.failure_class, error = m.error,
+                   output_state = CASE WHEN m.state = 'succeeded' THEN 'waiting' END
+            FROM moved m WHERE i.id = m.item_id AND i.attempts = m.attempt
+            RETURNING m.batch_id, m.was, m.state
+        )
+        SELECT 'requests' AS scope, batch_id, was, state, count(*) AS moved FROM moved GROUP BY 2, 3, 4
+        UNION ALL
+        SELECT 'items', batch_id, was, state, count(*) FROM items_moved GROUP BY 2, 3, 4
+        """,
+        ids=settlement.request_ids,
+        states=settlement.states,
+        classes=settlement.classes,
+        errors=settlement.errors,
+    )
+    deltas: dict[tuple[str, int], Counter[str]] = defaultdict(Counter)
+    for line in moved:
+        deltas[line.scope, line.batch_id][line.was] -= line.moved
+        deltas[line.scope, line.batch_id][line.state] += line.moved
+    for (scope, batch_id), changed in deltas.items():
+        tally(tx, scope, changed, batch_id=batch_id)
+    return sum(line.moved for line in moved if line.scope == "requests")
+
+
+def settle_pending(tx: Connection, batch_id: int, state: RequestState, failure: FailureClass, error: str) -> int:
+    """Move every request of a batch that is still pending to one outcome; the count moved."""
+    settlement = Settlement()
+    for (request_id,) in db.rows(tx, "SELECT id FROM requests WHERE batch_id = :b AND state = 'pending'", b=batch_id):
+        settlement.add(request_id, state, failure, error)
+    return settle_requests(tx, settlement)
+
+
+def start_attempts(tx: Connection, run_id: int, item_ids: Sequence[int]) -> int:
+    """Make items pending again, one attempt further, with their tally; the count moved.
+
+    Their requests are made by cutting; until then they have none of this attempt.
+    """
+    moved = db.rows(
+        tx,
+        """
+        WITH old AS (
+            SELECT id, state, output_state FROM items
+            WHERE id = ANY(:ids) AND run_id = :run_id AND (state NOT IN ('pending', 'succeeded') OR
+                  output_state = 'invalid') ORDER BY id FOR UPDATE
+        ), moved AS (
+            UPDATE items i SET state = 'pending', attempts = attempts + 1, failure_class = NULL, output_state = NULL,
+                   error = NULL
+            FROM old WHERE i.id = old.id RETURNING old.state, old.output_state
+        )
+        SELECT state, output_state, count(*) AS moved FROM moved GROUP BY 1, 2
+        """,
+        ids=list(item_ids),
+        run_id=run_id,
+    )
+    deltas: Counter[str] = Counter()
+    for line in moved:
+        deltas["pending"] += line.moved
+        deltas[line.state] -= line.moved
+        if line.output_state is not None:
+            deltas[line.output_state] -= line.moved
+    tally(tx, "items", deltas, run_id=run_id)
+    return sum(line.moved for line in moved)
+
+
+def settle_outputs(tx: Connection, batch_id: int, outcomes: Sequence[tuple[int, OutputState, str | None]]) -> None:
+    """Note on items what the processor made of their request: (request id, ok or invalid, why)."""
+    counts = db.rows(
+        tx,
+        """
+        WITH v AS (
+            SELECT * FROM unnest(CAST(:ids AS bigint[]), CAST(:states AS text[]), CAST(:errors AS text[]))
+                     AS v(id, output_state, error)
+        ), moved AS (
+            UPDATE items i SET output_state = v.output_state, error = v.error,
+                   failure_class = CASE WHEN v.output_state = 'invalid' THEN 'output' END
+            FROM v JOIN requests r ON r.id = v.id
+            WHERE i.id = r.item_id AND i.attempts = r.attempt AND i.output_state = 'waiting'
+            RETURNING i.output_state
+        )
+        SELECT output_state, count(*) AS moved FROM moved GROUP BY 1
+        """,
+        ids=[request_id for request_id, _, _ in outcomes],
+        states=[state.value for _, state, _ in outcomes],
+        errors=[error for _, _, error in outcomes],
+    )
+    tally(tx, "items", Counter({line.output_state: line.moved for line in counts}), batch_id=batch_id)
+
+
+def tally(
+    tx: Connection, scope: str, deltas: Counter[str], *, batch_id: int | None = None, run_id: int | None = None
+) -> None:
+    """Append how many requests (or items) entered or left each state; sums of tallies are the counts.
+
+    :param batch_id: the batch it happened in; its run is looked up. Without one, give `run_id`.
+    """
+    changed = {state: count for state, count in deltas.items() if count and state != OutputState.WAITING}
+    if not changed:
+        return
+    names = ", ".join(changed)
+    values = ", ".join(f":{name}" for name in changed)
+    db.run(
+        tx,
+        f"INSERT INTO tallies (scope, run_id, batch_id, {names}) "  # noqa: S608 - names are states
+        f"VALUES (:scope, coalesce(:run_id, (SELECT run_id FROM batches WHERE id = :batch_id)), :batch_id, {values})",
+        scope=scope,
+        run_id=run_id,
+        batch_id=batch_id,
+        **changed,
+    )

@@ -1,0 +1,323 @@
+"""The step `submit`: intent committed, one POST, the API's id recorded; or what became of an earlier POST.
+Runs in a worker. Rule 3 of the design lives here: nobody pays twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import Connection
+
+from webapp import db
+from webapp.batches import encoding, settling
+from webapp.batches.accounts import find_account, throttle, throttled_for
+from webapp.batches.completion import batch_over
+from webapp.batches.desk import Desk
+from webapp.batches.models import SubmissionOutcome
+from webapp.batches.settling import end_post, record_created
+from webapp.batches.sharding import split
+from webapp.batches.states import (
+    BatchState,
+    FailureClass,
+    RequestState,
+    RunState,
+    move_batch,
+    move_run,
+    settle_pending,
+)
+from webapp.batches.steps import Lease
+from webapp.errors import (
+    ApiAccount,
+    ApiError,
+    ApiNotFound,
+    ApiRefused,
+    ApiThrottled,
+    ApiTooLarge,
+    BatchdeskError,
+)
+
+PAGE_ROWS = 1000
+PAGE_BYTES = 4_000_000
+PIECE_BYTES = 1 << 18
+API_DOWN_WAIT = 30.0  # seconds before a batch that was certainly not created is tried again
+THROTTLE_WAIT = 60.0  # seconds, when a 429 does not say how long
+SAME_TOTAL_WAIT = 2.0  # seconds between looks while another POST of the same total is open
+
+
+class NotArmed(BatchdeskError):
+    """The body was held back: the run was paused or cancelled while it was being sent."""
+
+
+@dataclass(slots=True)
+class Sending:
+    """One batch on its way out.
+
+    `armed` turns true when the last bytes may be sent: from then on the POST may have created a batch.
+    """
+
+    batch_id: int
+    run_id: int
+    account_id: int
+    submission_id: int
+    total: int
+    body_bytes: int
+    armed: bool = False
+
+
+def submit(desk: Desk, lease: Lease) -> float | None:
+    """Move a batch on towards the API. Seconds until it wants to be looked at again, or None."""
+    with db.transaction() as tx:
+        batch = db.row(
+            tx,
+            "SELECT b.id, b.run_id, b.state, b.total, b.body_bytes, b.account_id, r.state AS run_state, "
+            "coalesce(b.cancel_wanted_at, r.cancel_wanted_at) IS NOT NULL AS cancel, "
+            "r.pause_wanted_at IS NOT NULL AS pause FROM batches b JOIN runs r ON r.id = b.run_id WHERE b.id = :id",
+            id=lease.target_id,
+        )
+    if batch is None:
+        return None
+    if batch.state == BatchState.SUBMITTING:
+        return _recover(lease, batch.id)
+    if batch.state == BatchState.SUBMIT_UNKNOWN:
+        return settling.settle(desk, lease)
+    if batch.state != BatchState.PLANNED:
+        return None
+    if batch.cancel:
+        with db.transaction() as tx:
+            lease.hold(tx)
+            _discard(tx, desk, batch.id)
+        return None
+    if batch.pause or batch.run_state == RunState.PAUSED:
+        return None  # resuming makes it due again
+    return _send(desk, lease, batch)
+
+
+def _discard(tx: Connection, desk: Desk, batch_id: int) -> None:
+    """End a batch that was never sent: its requests are stopped."""
+    reason = "Cancelled before it was sent."
+    settle_pending(tx, batch_id, RequestState.STOPPED, FailureClass.STOPPED, reason)
+    batch_over(tx, desk.settings, batch_id, BatchState.DISCARDED, actor="submit", reason=reason)
+
+
+def _send(desk: Desk, lease: Lease, batch: Any) -> float | None:
+    with db.transaction() as tx:
+        wait = throttled_for(tx, batch.account_id) if batch.account_id else 0.0
+    if wait:
+        return wait
+    try:
+        identity = desk.gateway.identify()
+    except ApiError as error:
+        return _not_sent(lease, batch.run_id, batch.account_id, error)
+    with db.transaction() as tx:
+        lease.hold(tx)
+        account_id = find_account(tx, desk.settings, identity)
+        wait = throttled_for(tx, account_id)
+        if wait:
+            return wait
+        submission_id = _intend(tx, batch, account_id, identity.api_time)
+    if submission_id is None:
+        return SAME_TOTAL_WAIT
+    sending = Sending(batch.id, batch.run_id, account_id, submission_id, batch.total, batch.body_bytes)
+    try:
+        with lease.kept():
+            created = desk.gateway.create(_body(sending, lease), batch.body_bytes)
+    except ApiError as error:
+        return _answered(desk, lease, sending, error)
+    except NotArmed:
+        with db.transaction() as tx:
+            end_post(tx, sending.submission_id, SubmissionOutcome.NOT_CREATED, "Held back: the run was stopped.")
+            move_batch(tx, sending.batch_id, BatchState.PLANNED, actor="submit")
+        return 0.0
+    with db.transaction() as tx:
+        record_created(tx, sending.batch_id, sending.submission_id, created, actor="submit")
+    return None
+
+
+def _intend(tx: Connection, batch: Any, account_id: int, api_time: Any) -> int | None:
+    """Commit to one POST; None while another of the same total is open or unknown in this account."""
+    submission_id: int | None = db.scalar(
+        tx,
+        "INSERT INTO submissions (batch_id, account_id, total, api_time) VALUES (:batch, :account, :total, :api_time) "
+        "ON CONFLICT (account_id, total) WHERE outcome IS NULL OR outcome = 'unknown' DO NOTHING RETURNING id",
+        batch=batch.id,
+        account=account_id,
+        total=batch.total,
+        api_time=api_time,
+    )
+    if submission_id is not None:
+        move_batch(tx, batch.id, BatchState.SUBMITTING, actor="submit", account_id=account_id)
+    return submission_id
+
+
+def _body(sending: Sending, lease: Lease) -> Iterator[bytes]:
+    """The JSON body in pieces; its last bytes are handed out only after arming."""
+    piece: list[bytes] = [encoding.HEAD]
+    size = 0
+    separator = b""
+    for line in _lines(sending):
+        piece += (separator, line)
+        separator = b","
+        size += len(line)
+        if size >= PIECE_BYTES:
+            yield b"".join(piece)
+            piece, size = [], 0
+    yield b"".join(piece)
+    _arm(sending, lease)
+    yield encoding.TAIL
+
+
+def _arm(sending: Sending, lease: Lease) -> None:
+    """The last look before the point of no return; not armed means certainly not created.
+
+    :raises NotArmed: the run was paused or cancelled meanwhile.
+    :raises Fenced: another worker has taken this over.
+    """
+    with db.transaction() as tx:
+        lease.hold(tx)
+        stopped = db.scalar(
+            tx,
+            "SELECT coalesce(b.cancel_wanted_at, r.cancel_wanted_at, r.pause_wanted_at) IS NOT NULL "
+            "OR r.state = 'paused' FROM batches b JOIN runs r ON r.id = b.run_id WHERE b.id = :id",
+            id=sending.batch_id,
+        )
+        if stopped:
+            raise NotArmed("The run was stopped before its last bytes were sent.")
+        armed = db.run(
+            tx,
+            "UPDATE submissions SET armed_at = now() WHERE id = :id AND outcome IS NULL AND armed_at IS NULL",
+            id=sending.submission_id,
+        )
+        if not armed:
+            raise NotArmed("The submission was given up before its last bytes were sent.")
+        # Before the commit: if the commit's answer is lost, it may have happened.
+        sending.armed = True
+
+
+def _lines(sending: Sending) -> Iterator[bytes]:
+    """Request lines of a batch in order, a page of rows per transaction, images read as they are needed."""
+    with db.transaction() as tx:
+        run = db.row(tx, "SELECT token, shared::text AS shared FROM runs WHERE id = :id", id=sending.run_id)
+    shared = run.shared.encode()
+    marks = encoding.mark_pattern(run.token)
+    content_of = lru_cache(maxsize=4)(_image)
+    after = 0
+    while True:
+        with db.transaction() as tx:
+            page = _page(tx, sending.batch_id, after)
+        if not page:
+            return
+        for line in page:
+            own = encoding.with_images(line.own.encode(), marks, content_of)
+            yield encoding.join_line(line.custom_id.encode(), shared, own)
+        after = page[-1].id
+
+
+def _page(tx: Connection, batch_id: int, after: int) -> list[Any]:
+    """The next requests of a batch with their stored part, bounded by count and by bytes."""
+    return list(
+        db.rows(
+            tx,
+            """
+            SELECT r.id, r.custom_id, p.own::text AS own FROM (
+                SELECT r.id, r.custom_id, r.item_id, row_number() OVER w AS nth, sum(i.size) OVER w - i.size AS before
+                FROM (SELECT id, custom_id, item_id FROM requests WHERE batch_id = :batch AND id > :after
+                      ORDER BY id LIMIT :rows) AS r
+                JOIN items i ON i.id = r.item_id WINDOW w AS (ORDER BY r.id)
+            ) AS r JOIN item_params p ON p.item_id = r.item_id
+            WHERE r.nth = 1 OR r.before < :bytes ORDER BY r.id
+            """,
+            batch=batch_id,
+            after=after,
+            rows=PAGE_ROWS,
+            bytes=PAGE_BYTES,
+        )
+    )
+
+
+def _image(sha256: str) -> bytes:
+    with db.transaction() as tx:
+        content: bytes = db.scalar(tx, "SELECT content FROM blobs WHERE sha256 = decode(:sha, 'hex')", sha=sha256)
+    return content
+
+
+def _answered(desk: Desk, lease: Lease, sending: Sending, error: ApiError) -> float | None:
+    """What a POST that did not simply succeed comes to."""
+    with db.transaction() as tx:
+        if not isinstance(error, ApiRefused) and sending.armed:
+            end_post(tx, sending.submission_id, SubmissionOutcome.UNKNOWN, str(error))
+            move_batch(tx, sending.batch_id, BatchState.SUBMIT_UNKNOWN, actor="submit", reason=_unknown(error))
+            return settling.FIRST_LOOK
+        end_post(tx, sending.submission_id, SubmissionOutcome.NOT_CREATED, str(error))
+        if isinstance(error, ApiTooLarge):
+            _too_large(tx, desk, sending, error)
+            return None
+        if type(error) is ApiRefused:
+            _fail(tx, desk, sending.batch_id, f"The API refused the batch: {error}")
+            return None
+        move_batch(tx, sending.batch_id, BatchState.PLANNED, actor="submit", reason=str(error))
+    return _not_sent(lease, sending.run_id, sending.account_id, error)
+
+
+def _unknown(error: ApiError) -> str:
+    return f"Whether the API created this batch is not known yet ({error}) It is looked for in the API's list."
+
+
+def _not_sent(lease: Lease, run_id: int, account_id: int | None, error: ApiError) -> float | None:
+    """Nothing was created: when to try again, or the run paused for a person."""
+    if isinstance(error, ApiThrottled):
+        wait = error.retry_after or THROTTLE_WAIT
+        if account_id is not None:
+            with db.transaction() as tx:
+                throttle(tx, account_id, wait)
+        return wait
+    if isinstance(error, ApiAccount | ApiNotFound):
+        with db.transaction() as tx:
+            lease.hold(tx)
+            move_run(tx, run_id, RunState.PAUSED, actor="submit", reason=f"The API refuses this account: {error}")
+        return None
+    return API_DOWN_WAIT
+
+
+def _too_large(tx: Connection, desk: Desk, sending: Sending, error: ApiError) -> None:
+    if sending.total == 1:
+        _fail(tx, desk, sending.batch_id, f"One request alone is too large for the API: {error}")
+        return
+    split(tx, sending.batch_id)
+    move_batch(
+        tx,
+        sending.batch_id,
+        BatchState.DISCARDED,
+        actor="submit",
+        reason="The API found it too large: its requests went on in two smaller batches.",
+    )
+
+
+def _fail(tx: Connection, desk: Desk, batch_id: int, reason: str) -> None:
+    """End a batch that the API will never take: its requests end as errored with the reason."""
+    settle_pending(tx, batch_id, RequestState.ERRORED, FailureClass.FIX, reason)
+    batch_over(tx, desk.settings, batch_id, BatchState.FAILED, actor="submit", reason=reason)
+
+
+def _recover(lease: Lease, batch_id: int) -> float:
+    """A worker died (or was taken for dead) in the middle of a POST: was it armed?"""
+    with db.transaction() as tx:
+        lease.hold(tx)
+        open_post = db.row(
+            tx,
+            "SELECT id, armed_at FROM submissions WHERE batch_id = :id AND outcome IS NULL FOR UPDATE",
+            id=batch_id,
+        )
+        if open_post is not None and open_post.armed_at is not None:
+            end_post(tx, open_post.id, SubmissionOutcome.UNKNOWN, "The worker died while it waited for the answer.")
+            reason = "The worker died while the API was answering. The batch is looked for in the API's list."
+            move_batch(tx, batch_id, BatchState.SUBMIT_UNKNOWN, actor="submit", reason=reason)
+            return settling.FIRST_LOOK
+        if open_post is not None:
+            end_post(
+                tx, open_post.id, SubmissionOutcome.NOT_CREATED, "The worker died before the last bytes were sent."
+            )
+        move_batch(tx, batch_id, BatchState.PLANNED, actor="submit")
+    return 0.0

@@ -1,0 +1,112 @@
+"""The database handle, its naming convention, and the two ways into a transaction.
+Every room uses it; nothing here knows a table.
+
+`transaction()` is for the domain (Core statements, one commit); `db.session` is for pages that read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import BigInteger, Connection, DateTime, LargeBinary, MetaData, Numeric, Text, text
+from sqlalchemy.orm import DeclarativeBase, registry
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class Base(DeclarativeBase):
+    """Declarative base of every table; the names of constraints are the same on every machine."""
+
+    registry = registry(
+        metadata=MetaData(naming_convention=NAMING),
+        type_annotation_map={
+            int: BigInteger,
+            str: Text,
+            bytes: LargeBinary,
+            datetime: DateTime(timezone=True),
+            Decimal: Numeric,
+        },
+    )
+
+
+db = SQLAlchemy(model_class=Base)
+
+
+def engine_options(*, pooled: bool) -> dict[str, Any]:
+    """Options for the engine: UTC, and nothing that needs a database session to last.
+
+    :param pooled: False for workers, which open a connection per job and carry none across a fork.
+    """
+    from sqlalchemy.pool import NullPool
+
+    connect_args = {
+        # pgbouncer in transaction mode knows no prepared statement of another session.
+        "prepare_threshold": None,
+        "application_name": "batchdesk",
+        "connect_timeout": 10,
+    }
+    if not pooled:
+        return {"poolclass": NullPool, "connect_args": connect_args}
+    return {"pool_pre_ping": True, "pool_size": 8, "max_overflow": 8, "connect_args": connect_args}
+
+
+def normal_url(url: str) -> str:
+    """`postgres://` as some hosts hand it out, made into the scheme that SQLAlchemy knows."""
+    return "postgresql://" + url.removeprefix("postgres://") if url.startswith("postgres://") else url
+
+
+@contextmanager
+def transaction() -> Iterator[Connection]:
+    """One transaction on a connection of its own: commits at the end, rolls back on any error."""
+    with db.engine.begin() as connection:
+        yield connection
+
+
+def rows(tx: Connection, statement: str, **parameters: Any) -> Sequence[Any]:
+    """All rows of a SQL statement; parameters are bound by name."""
+    return tx.execute(text(statement), parameters).all()
+
+
+def row(tx: Connection, statement: str, **parameters: Any) -> Any:
+    """The first row of a SQL statement, or None."""
+    return tx.execute(text(statement), parameters).first()
+
+
+def scalar(tx: Connection, statement: str, **parameters: Any) -> Any:
+    """The first column of the first row, or None."""
+    return tx.execute(text(statement), parameters).scalar()
+
+
+def run(tx: Connection, statement: str, **parameters: Any) -> int:
+    """Execute a statement; the count of rows it touched."""
+    return tx.execute(text(statement), parameters).rowcount
+
+
+def copy_rows(tx: Connection, table: str, columns: Sequence[str], records: Iterable[Sequence[Any]]) -> int:
+    """COPY records into a table within the transaction; the count of records.
+
+    Text format with psycopg's own escaping: the values are str, int, bool, None, Decimal, bytes, datetime.
+    """
+    cursor = tx.connection.driver_connection.cursor()  # type: ignore[union-attr]
+    count = 0
+    with cursor, cursor.copy(f"COPY {table} ({', '.join(columns)}) FROM STDIN") as copy:
+        for record in records:
+            copy.write_row(record)
+            count += 1
+    return count
+
+
+def utcnow() -> datetime:
+    """Our own clock, in UTC; never compared with a lease or a due time (those use the database's)."""
+    return datetime.now(UTC)

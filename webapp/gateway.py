@@ -1,0 +1,322 @@
+"""The only importer of `anthropic`: six verbs of the Message Batches API, one place that maps its errors.
+The steps call it, never inside a transaction; it knows no table.
+
+The SDK's own retries are off for every verb: `create` would POST three times and pay three times, and
+the others are repeated by their steps, which see more than one call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import anthropic
+import httpx2
+from anthropic.types.messages import MessageBatch
+
+from webapp.errors import (
+    ApiAccount,
+    ApiError,
+    ApiNotFound,
+    ApiRefused,
+    ApiThrottled,
+    ApiTooLarge,
+    ApiUnclear,
+)
+from webapp.settings import API_REQUEST_TIMEOUT
+
+BATCHES = "/v1/messages/batches"
+PAGE = 1000  # the API's largest list page
+READ_CHUNK = 1 << 18
+RAW_STREAM = {"X-Stainless-Raw-Response": "stream", "Accept": "application/binary"}
+RAW_PARSED = {"X-Stainless-Raw-Response": "raw"}
+
+# error.details.error_code of failures that only a person can end, whatever their status says.
+ACCOUNT_CODES = ("enforced_spend_limit_reached", "contract_spend_limit_reached", "organization_on_hold")
+ACCOUNT_CODE_PREFIXES = ("linked_organization_", "cmek_")
+# Arrives as invalid_request_error, but is a matter of credit (seen by others: thousands failed as "fix").
+ACCOUNT_TEXTS = ("credit balance is too low",)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Whose key this is, and what time it is there."""
+
+    base_url: str
+    organization_id: str | None
+    workspace_id: str | None
+    api_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ApiBatch:
+    """A Message Batch as the API describes it."""
+
+    id: str
+    processing_status: str
+    counts: dict[str, int]
+    created_at: datetime
+    ended_at: datetime | None
+    expires_at: datetime
+    archived_at: datetime | None
+    results_url: str | None
+
+    @property
+    def total(self) -> int:
+        """Requests in the batch, in whatever state."""
+        return sum(self.counts.values())
+
+    @property
+    def ended(self) -> bool:
+        return self.processing_status == "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of the list, newest first; `complete` when nothing older exists."""
+
+    batches: tuple[ApiBatch, ...]
+    complete: bool
+
+
+class Gateway:
+    """One account's way to the API. Holds no open connection until its first call."""
+
+    def __init__(self, *, api_key: str, base_url: str | None, name: str | None = None) -> None:
+        """
+        :param base_url: None for the SDK's own.
+        :param name: what to call the address in an account (the sandbox moves from port to port).
+        """
+        self._client = anthropic.Anthropic(
+            api_key=api_key,
+            base_url=base_url,
+            max_retries=0,
+            timeout=httpx2.Timeout(API_REQUEST_TIMEOUT, connect=10.0),
+            # A redirected POST would be sent twice; a redirect is an answer we do not understand.
+            http_client=anthropic.DefaultHttpxClient(follow_redirects=False),
+        )
+        self._name = name or str(self._client.base_url).rstrip("/")
+
+    def identify(self) -> Identity:
+        """Ask the API who we are (one list call of one batch); also proves that the key works."""
+        with _mapped():
+            answer = self._client.messages.batches.with_raw_response.list(limit=1)
+        return Identity(
+            base_url=self._name,
+            organization_id=answer.headers.get("anthropic-organization-id"),
+            workspace_id=answer.headers.get("anthropic-workspace-id"),
+            api_time=_date(answer.headers.get("date")),
+        )
+
+    def create(self, body: Iterator[bytes], length: int) -> ApiBatch:
+        """One POST of a batch, streamed, never retried.
+
+        :param body: the JSON body in pieces, `length` bytes in all. An exception raised by it ends the
+            POST before the body is complete, so that nothing was created, and is raised here as it is.
+        :raises ApiRefused: certainly not created.
+        :raises ApiUnclear: created or not: unknown, if the body was sent to its end.
+        """
+        watched = _Watched(body)
+        try:
+            with _mapped():
+                answer: Any = self._client.post(
+                    BATCHES,
+                    cast_to=MessageBatch,
+                    content=watched,
+                    options={
+                        "headers": {
+                            "Content-Type": "application/json",
+                            "Content-Length": str(length),
+                        }
+                    },
+                )
+            return _batch(answer)
+        except ApiError:
+            if watched.error is not None:
+                raise watched.error from None
+            raise
+
+    def retrieve(self, api_id: str) -> ApiBatch:
+        """The batch as it stands now.
+
+        :raises ApiNotFound: not known to this key.
+        """
+        with _mapped():
+            return _batch(self._client.messages.batches.retrieve(api_id))
+
+    def pages(self) -> Iterator[Page]:
+        """All batches of the workspace, newest first, a page of up to 1,000 per call."""
+        after: Any = anthropic.omit
+        while True:
+            with _mapped():
+                page = self._client.messages.batches.list(limit=PAGE, after_id=after)
+                batches = tuple(_batch(one) for one in page.data)
+                complete = page.has_more is False
+            yield Page(batches, complete)
+            if complete or not page.last_id:
+                return
+            after = page.last_id
+
+    def cancel(self, api_id: str) -> ApiBatch:
+        """Ask the API to cancel; a batch that ended in between answers with 400 or 409 (`ApiError`)."""
+        with _mapped():
+            return _batch(self._client.messages.batches.cancel(api_id))
+
+    @contextmanager
+    def results(self, batch: ApiBatch) -> Iterator[Iterator[bytes]]:
+        """Open the results stream: an iterator of lines as they came, without their newline.
+
+        The address is the path of `results_url` on our own origin, so that the key goes nowhere else.
+        The last line may be cut when the stream was: iterating then raises `ApiUnclear` after it.
+        """
+        url = self._own_origin(batch.results_url or f"{BATCHES}/{batch.id}/results")
+        with _mapped():
+            answer: Any = self._client.get(url, cast_to=object, options={"headers": dict(RAW_STREAM)})
+        try:
+            yield _lines(answer.iter_bytes(READ_CHUNK))
+        finally:
+            answer.close()
+
+    def _own_origin(self, url: str) -> str:
+        base = urlsplit(str(self._client.base_url))
+        path = urlsplit(url).path
+        prefix = base.path.rstrip("/")
+        if prefix and not path.startswith(prefix + "/"):
+            path = prefix + path
+        return f"{base.scheme}://{base.netloc}{path}"
+
+
+class _Watched:
+    """The body of a POST that remembers its own failure: the SDK hides it behind a connection error.
+
+    Iterable once only, on purpose: a second attempt would have nothing to send.
+    """
+
+    def __init__(self, body: Iterator[bytes]) -> None:
+        self._body = body
+        self.error: Exception | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self._body
+        except Exception as error:
+            self.error = error
+            raise
+
+
+def _lines(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Split on newlines only: `iter_lines` would also split on U+2028 within a string."""
+    rest: list[bytes] = []
+    with _mapped():
+        for piece in pieces:
+            first, *others = piece.split(b"\n")
+            rest.append(first)
+            if others:
+                yield b"".join(rest)
+                yield from others[:-1]
+                rest = [others[-1]]
+    if any(rest):
+        yield b"".join(rest)
+
+
+def _batch(answer: Any) -> ApiBatch:
+    if not isinstance(answer, MessageBatch) or not isinstance(answer.id, str) or not answer.id:
+        raise ApiUnclear("The API answered with something that is no Message Batch.")
+    counts = answer.request_counts
+    if not isinstance(answer.created_at, datetime) or counts is None:
+        raise ApiUnclear(f"The API's answer about batch {answer.id} lacks its time or its counts.")
+    return ApiBatch(
+        id=answer.id,
+        processing_status=answer.processing_status,
+        counts={
+            name: getattr(counts, name) or 0 for name in ("processing", "succeeded", "errored", "canceled", "expired")
+        },
+        created_at=answer.created_at,
+        ended_at=answer.ended_at,
+        expires_at=answer.expires_at,
+        archived_at=answer.archived_at,
+        results_url=answer.results_url,
+    )
+
+
+def _date(header: str | None) -> datetime:
+    try:
+        return parsedate_to_datetime(header or "")
+    except ValueError:
+        return datetime.now(UTC)
+
+
+@contextmanager
+def _mapped() -> Iterator[None]:
+    try:
+        yield
+    except (anthropic.AnthropicError, httpx2.HTTPError, httpx2.StreamError) as error:
+        raise mapped(error) from error
+
+
+def mapped(error: Exception) -> ApiError:
+    """Our error for one of the SDK's (or of httpx2, which it lets through while a stream is read)."""
+    if isinstance(error, anthropic.APIStatusError):
+        return _mapped_status(error)
+    if isinstance(error, anthropic.APITimeoutError | httpx2.TimeoutException):
+        return ApiUnclear("The API did not answer in time.")
+    if isinstance(error, anthropic.APIConnectionError | httpx2.HTTPError):
+        cause = error.__cause__ or error
+        return ApiUnclear(f"The connection to the API failed: {cause or type(cause).__name__}.")
+    if isinstance(error, anthropic.CredentialsError):
+        return ApiAccount(f"The API key cannot be used: {error}.")
+    if isinstance(error, anthropic.APIResponseValidationError):
+        return ApiUnclear("The API's answer cannot be read.", status=error.status_code)
+    return ApiUnclear(f"The API call failed: {error or type(error).__name__}.")
+
+
+def _mapped_status(error: anthropic.APIStatusError) -> ApiError:
+    status = error.status_code
+    kind: type[ApiError] = ApiUnclear
+    message = error.api_message or f"The API answered with status {status}."
+    if _is_account(status, error.error_code, message):
+        kind = ApiAccount
+    elif status == 429:
+        kind = ApiThrottled
+    elif status == 413:
+        kind = ApiTooLarge
+    elif status == 404:
+        kind = ApiNotFound
+    elif 400 <= status < 500 and status not in (408, 409):
+        kind = ApiRefused
+    return kind(
+        message,
+        status=status,
+        type=error.type,
+        error_code=error.error_code,
+        request_id=error.request_id,
+        retry_after=_retry_after(error.response.headers.get("retry-after")),
+    )
+
+
+def _is_account(status: int, code: str | None, message: str) -> bool:
+    if status in (401, 402, 403):
+        return True
+    if not 400 <= status < 500:
+        return False
+    code = code or ""
+    known = code in ACCOUNT_CODES or code.startswith(ACCOUNT_CODE_PREFIXES)
+    return known or any(text in message.lower() for text in ACCOUNT_TEXTS)
+
+
+def _retry_after(header: str | None) -> float | None:
+    if not header:
+        return None
+    try:
+        return max(0.0, float(header))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds())
+    except ValueError:
+        return None

@@ -1,0 +1,1 @@
+"""What a batch costs: prices as dated data, and the ledger of billed answers."""

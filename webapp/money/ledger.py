@@ -1,0 +1,150 @@
+"""The ledger: one line per billed answer, appended inside the ingest transaction, never changed.
+Ingestion makes lines with `line` and writes them with `append`; pages and the command line ask for totals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import Connection, Identity, Index, Integer, UniqueConstraint, func
+from sqlalchemy.orm import Mapped, mapped_column
+
+from webapp import db
+from webapp.db import Base
+from webapp.money.prices import Usage, cost
+
+
+class LedgerLine(Base):
+    """One billed answer. NULL cost means unpriced: unknown, not free."""
+
+    __tablename__ = "ledger_lines"
+    __table_args__ = (
+        # A billed answer is this, wherever and however often it is read.
+        UniqueConstraint("api_batch_id", "custom_id"),
+        Index(None, "run_id"),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    api_batch_id: Mapped[str]
+    custom_id: Mapped[str]
+    account_id: Mapped[int]
+    run_id: Mapped[int]
+    request_id: Mapped[int]
+    model: Mapped[str | None]
+    input_tokens: Mapped[int | None] = mapped_column(Integer)
+    write_5m_tokens: Mapped[int | None] = mapped_column(Integer)
+    write_1h_tokens: Mapped[int | None] = mapped_column(Integer)
+    read_tokens: Mapped[int | None] = mapped_column(Integer)
+    output_tokens: Mapped[int | None] = mapped_column(Integer)
+    web_searches: Mapped[int | None] = mapped_column(Integer)
+    inference_geo: Mapped[str | None]
+    cost_usd: Mapped[Decimal | None]
+    sync_cost_usd: Mapped[Decimal | None]
+    duplicate: Mapped[bool] = mapped_column(server_default="false")
+    priced_at: Mapped[datetime]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+COLUMNS = (
+    "api_batch_id",
+    "custom_id",
+    "account_id",
+    "run_id",
+    "request_id",
+    "model",
+    "input_tokens",
+    "write_5m_tokens",
+    "write_1h_tokens",
+    "read_tokens",
+    "output_tokens",
+    "web_searches",
+    "inference_geo",
+    "cost_usd",
+    "sync_cost_usd",
+    "duplicate",
+    "priced_at",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Billed:
+    """Where an answer was billed: the same for every line of one batch."""
+
+    api_batch_id: str
+    account_id: int
+    run_id: int
+    created_at: datetime  # the API's own time of creation: prices are of that day
+
+
+def line(billed: Billed, custom_id: str, request_id: int, message: Any, *, duplicate: bool) -> tuple[Any, ...]:
+    """One ledger line, in the order of `COLUMNS`, for a succeeded answer.
+
+    :param message: the answer's Message as parsed JSON, however odd.
+    """
+    model = message.get("model")
+    usage = Usage.parse(message.get("usage"))
+    head = (billed.api_batch_id, custom_id, billed.account_id, billed.run_id, request_id)
+    model = model if isinstance(model, str) and "\0" not in model else None
+    if usage is None:
+        return (*head, model, *(None,) * 9, duplicate, billed.created_at)
+    price = cost(model, usage, billed.created_at) if model else None
+    return (
+        *head,
+        model,
+        usage.input,
+        usage.write_5m,
+        usage.write_1h,
+        usage.read,
+        usage.output,
+        usage.web_searches,
+        usage.geo,
+        price.batch if price else None,
+        price.sync if price else None,
+        duplicate,
+        billed.created_at,
+    )
+
+
+def append(tx: Connection, lines: Sequence[tuple[Any, ...]]) -> None:
+    """COPY new lines into the ledger; the caller holds the batch and has left out known ones."""
+    db.copy_rows(tx, "ledger_lines", COLUMNS, lines)
+
+
+def known(tx: Connection, api_batch_id: str, custom_ids: Sequence[str]) -> set[str]:
+    """Which of these answers of one batch of the API are in the ledger already."""
+    found = db.rows(
+        tx,
+        "SELECT custom_id FROM ledger_lines WHERE api_batch_id = :batch AND custom_id = ANY(:ids)",
+        batch=api_batch_id,
+        ids=list(custom_ids),
+    )
+    return {custom_id for (custom_id,) in found}
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Sums over ledger lines; a sum that holds an unpriced line is None."""
+
+    cost_usd: Decimal | None
+    sync_cost_usd: Decimal | None
+    lines: int
+
+
+def run_totals(tx: Connection, run_id: int) -> Totals:
+    """What a run cost over all its attempts, and what the same would have cost synchronously."""
+    found = db.row(
+        tx,
+        """
+        SELECT CASE WHEN count(*) = count(cost_usd) THEN coalesce(sum(cost_usd), 0) END AS cost,
+               CASE WHEN count(*) = count(sync_cost_usd)
+                    THEN coalesce(sum(sync_cost_usd) FILTER (WHERE NOT duplicate), 0) END AS sync,
+               count(*) AS lines
+        FROM ledger_lines WHERE run_id = :run_id
+        """,
+        run_id=run_id,
+    )
+    return Totals(found.cost, found.sync, found.lines)

@@ -1,0 +1,196 @@
+"""The one table of settings: every environment variable we read, its type, default and meaning.
+Read once by the wiring with `load`; docs, `doctor` and error messages are drawn from the same table.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from difflib import get_close_matches
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+
+from webapp.errors import SettingsError
+
+PREFIX = "BATCHDESK_"
+SHARED_NAMES = ("DATABASE_URL", "REDIS_URL", "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL")
+API_REQUEST_TIMEOUT = 600.0  # seconds; the SDK's own default for one call
+
+
+class PluginInstall(StrEnum):
+    OFF = "off"  # only what ships with Batchdesk
+    CLI = "cli"  # the platform engineer installs
+    WEB = "web"  # an admin may install from the dashboard
+
+
+class PollSchedule(tuple[tuple[float, float], ...]):
+    """Steps of (until age in seconds, seconds between polls); the last age is infinite."""
+
+    @classmethod
+    def parse(cls, value: Any) -> PollSchedule:
+        if isinstance(value, cls):
+            return value
+        steps: list[tuple[float, float]] = []
+        for part in str(value).split(","):
+            age_text, _, every_text = part.strip().partition(":")
+            try:
+                age = float("inf") if age_text == "*" else float(age_text)
+                every = float(every_text)
+            except ValueError:
+                raise ValueError(f"'{part}' is not AGE:EVERY, like 300:30 or *:300") from None
+            if every <= 0 or (steps and age <= steps[-1][0]):
+                raise ValueError("ages must grow and waits must be positive seconds")
+            steps.append((age, every))
+        if steps[-1][0] != float("inf"):
+            raise ValueError("the last part must be *:SECONDS, for every greater age")
+        return cls(steps)
+
+    def every(self, age: float) -> float:
+        """Seconds to wait before the next poll of a batch that is `age` seconds old."""
+        return next(every for until, every in self if age < until)
+
+
+def _flag(value: Any) -> Any:
+    return {"": False, "0": False, "1": True}.get(value, value) if isinstance(value, str) else value
+
+
+class Settings(BaseModel):
+    """One field per environment variable: BATCHDESK_<FIELD>, or the bare name for the shared ones."""
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+
+    database_url: SecretStr | None = Field(
+        None, description="PostgreSQL, as postgresql://user:password@host/name. Absent: embedded, for one machine."
+    )
+    redis_url: SecretStr | None = Field(
+        None, description="Redis or Valkey, as redis://host:6379/0. Absent: embedded, for one machine."
+    )
+    anthropic_api_key: SecretStr | None = Field(
+        None, description="The key of the Message Batches API. Absent: the sandbox answers, and every page says so."
+    )
+    anthropic_base_url: str | None = Field(
+        None, description="Another address of the API (a proxy, a test server). Needs a key as well."
+    )
+    secret_key: SecretStr | None = Field(
+        None,
+        min_length=16,
+        description="Signs sessions. Embedded: made once under the home; with DATABASE_URL it is required, "
+        "the same on every web machine.",
+    )
+    home: Path = Field(Path("instance"), description="Folder for embedded data, logs and the sandbox.")
+    host: str = Field("127.0.0.1", description="Address that the dashboard listens on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port that the dashboard listens on.")
+    admin_email: str = Field("admin@example.com", description="The first admin's sign-in name.")
+    admin_password: SecretStr | None = Field(
+        None, min_length=8, description="The first admin's password. Absent: one is made and printed once."
+    )
+    poll_schedule: Annotated[PollSchedule, BeforeValidator(PollSchedule.parse)] = Field(
+        PollSchedule.parse("300:30,1800:60,*:300"),
+        description="How often a batch is polled, as AGE:EVERY in seconds: until age 300 every 30, and so on.",
+    )
+    batch_max_requests: int = Field(10_000, ge=1, le=100_000, description="Most requests in one batch.")
+    batch_max_bytes: int = Field(250_000_000, ge=1_000, le=256_000_000, description="Most bytes in one batch's body.")
+    unknown_grace: float = Field(
+        900.0,
+        ge=0,
+        description="Seconds after the end or death of a POST without a clear answer before a batch that no "
+        "listing shows counts as never created. Below 600 only against the sandbox or a loopback address.",
+    )
+    missing_wait: float = Field(
+        600.0, ge=0, description="Seconds between the two complete fetches that both lack a line."
+    )
+    max_attempts: int = Field(3, ge=1, le=20, description="Attempts at one item before automatic retries stop.")
+    retry_delay: float = Field(
+        300.0, ge=0, description="Seconds before the first automatic retry; doubles with each attempt."
+    )
+    plugin_install: PluginInstall | None = Field(
+        None, description="Who may install plugins: off, cli or web. Absent: web when embedded, else cli."
+    )
+    safe_mode: Annotated[bool, BeforeValidator(_flag)] = Field(
+        False, description="1 loads no plugin at all, to get in when one misbehaves."
+    )
+
+    @property
+    def embedded(self) -> bool:
+        """True when PostgreSQL or Valkey is ours to start."""
+        return self.database_url is None or self.redis_url is None
+
+    @property
+    def sandbox(self) -> bool:
+        """True when no API is configured: the local sandbox answers, and no money is spent."""
+        return self.anthropic_api_key is None
+
+    @property
+    def web_install(self) -> PluginInstall:
+        """Who may install plugins, with the default that fits the kind of installation."""
+        return self.plugin_install or (PluginInstall.WEB if self.embedded else PluginInstall.CLI)
+
+
+def variable(field: str) -> str:
+    """The environment variable that a field of `Settings` is read from."""
+    return field.upper() if field.upper() in SHARED_NAMES else PREFIX + field.upper()
+
+
+VARIABLES: Mapping[str, str] = {variable(field): field for field in Settings.model_fields}
+
+
+def load(environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the environment (default: the process's own).
+
+    :raises SettingsError: with every fault found: unknown names, bad values, missing companions.
+    """
+    environ = os.environ if environ is None else environ
+    values = {VARIABLES[name]: value for name, value in environ.items() if name in VARIABLES and value != ""}
+    faults = [_unknown(name) for name in sorted(environ) if name.startswith(PREFIX) and name not in VARIABLES]
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        faults += [_fault(detail) for detail in error.errors()]
+        raise SettingsError(faults) from None
+    faults += _companions(settings)
+    if faults:
+        raise SettingsError(faults)
+    return settings.model_copy(update={"home": settings.home.expanduser().absolute()})
+
+
+def _unknown(name: str) -> str:
+    close = get_close_matches(name, VARIABLES, n=1)
+    return f"{name} is not a setting." + (f" Did you mean {close[0]}?" if close else " See docs/settings.md.")
+
+
+def _fault(detail: Any) -> str:
+    field = str(detail["loc"][0])
+    given = "its value" if "Secret" in str(Settings.model_fields[field].annotation) else repr(detail["input"])
+    reason = detail["msg"].removeprefix("Value error, ")
+    return f"{variable(field)}: {given} will not do: {reason}. {Settings.model_fields[field].description}"
+
+
+def _companions(settings: Settings) -> list[str]:
+    faults = []
+    if settings.anthropic_base_url and settings.anthropic_api_key is None:
+        faults.append("ANTHROPIC_BASE_URL is set without ANTHROPIC_API_KEY: set both, or neither for the sandbox.")
+    if settings.database_url is not None and settings.secret_key is None:
+        faults.append(
+            "BATCHDESK_SECRET_KEY is required with DATABASE_URL, the same on every web machine: "
+            "set it to a long random text."
+        )
+    if settings.unknown_grace < API_REQUEST_TIMEOUT and not (settings.sandbox or _loopback(settings)):
+        faults.append(
+            f"BATCHDESK_UNKNOWN_GRACE: {settings.unknown_grace:g} is below the request timeout of "
+            f"{API_REQUEST_TIMEOUT:g} seconds, so a batch could be sent twice: use {API_REQUEST_TIMEOUT:g} or more."
+        )
+    return faults
+
+
+def _loopback(settings: Settings) -> bool:
+    from ipaddress import ip_address
+    from urllib.parse import urlsplit
+
+    host = urlsplit(settings.anthropic_base_url or "").hostname or ""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
