@@ -21,7 +21,7 @@ def start_services(folder: Path) -> tuple[Supervisor, Services]:
 
 def create_database(services: Services, name: str, template: str = "template1") -> str:
     """Make a database as a copy of ``template`` (to which nobody may be connected) and return its URL."""
-    statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+    statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY")
     with psycopg.connect(services.database_url, autocommit=True) as connection:
         connection.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
     return services.database_url.replace("/batchdesk?", f"/{name}?", 1)

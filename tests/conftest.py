@@ -1,0 +1,81 @@
+"""Real parts for every test: one PostgreSQL and one Valkey per session, a fresh database per test, a sandbox server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from flask import Flask
+from support.desk import DeskDriver, make_settings
+from support.sandbox import SandboxProcess
+from support.services import create_database, drop_database, start_services
+
+from webapp import create_app
+from webapp.local import Services
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_live_api() -> None:
+    """No test may reach the real API, whatever is in the environment."""
+    for name in [name for name in os.environ if name.startswith(("ANTHROPIC_", "BATCHDESK_"))]:
+        del os.environ[name]
+    for name in ("DATABASE_URL", "REDIS_URL"):
+        os.environ.pop(name, None)
+
+
+@pytest.fixture(scope="session")
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    """Embedded PostgreSQL and Valkey."""
+    supervisor, services = start_services(tmp_path_factory.mktemp("services"))
+    yield services
+    supervisor.stop()
+
+
+@pytest.fixture(scope="session")
+def template(services: Services) -> str:
+    """The name of a migrated database that each test's own is copied from."""
+    from flask_migrate import upgrade
+
+    name = "template_batchdesk"
+    app = create_app(make_settings(create_database(services, name), services, sandbox_url=None))
+    with app.app_context():
+        upgrade()
+        from webapp.db import db
+
+        db.engine.dispose()
+    return name
+
+
+@pytest.fixture
+def database_url(services: Services, template: str) -> Iterator[str]:
+    """A migrated, empty database."""
+    name = f"test_{uuid4().hex[:12]}"
+    yield create_database(services, name, template)
+    drop_database(services, name)
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path) -> Iterator[SandboxProcess]:
+    """A sandbox server of the test's own, whose batches end at once."""
+    with SandboxProcess(tmp_path / "sandbox", delay=0, cancel_delay=0) as process:
+        yield process
+
+
+@pytest.fixture
+def app(database_url: str, services: Services, sandbox: SandboxProcess) -> Iterator[Flask]:
+    """The application over a fresh database, its API the test's sandbox."""
+    app = create_app(make_settings(database_url, services, sandbox_url=sandbox.url))
+    with app.app_context():
+        yield app
+        from webapp.db import db
+
+        db.engine.dispose()
+
+
+@pytest.fixture
+def desk(app: Flask) -> DeskDriver:
+    """Drives the steps in this process, one after the other, as the workers would."""
+    return DeskDriver(app)
