@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from werkzeug.wrappers import Request
 
-from .checks import NEW_VERSION
+from .content_checks import NEW_VERSION
 from .hashing import identifier
 from .replies import ApiError, invalid
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any, NamedTuple
 
-from .images import read_source
+from .body import loads
+from .content_checks import NEW_VERSION, Problem, Setting, check_messages
 from .models import Model, find_model
 from .schemas import schema_problem
-from .tokens import measure
-
-NEW_VERSION = "2026-10-21"
+from .tokens import dumps, measure
 
 _TOP_LEVEL = frozenset(
     {
@@ -43,29 +43,29 @@ _TOOL_KEYS = frozenset(
     }
 )
 _TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
-_IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
-_IMAGE_BYTES = 10 * 1024 * 1024
 #: Bytes of a request that cannot be too long for any model, so that its tokens need not be counted.
 _SURELY_SHORT = 50_000
+#: What a request holds beside its messages is remembered up to this size.
+_REMEMBERED_BYTES = 200_000
 _EFFORTS = ("low", "medium", "high", "xhigh", "max")
 
 
-class Problem(NamedTuple):
-    """Why a row is errored. `by_worker`: the fault was met while running, so the row has a request id."""
-
-    type: str
-    message: str
-    by_worker: bool = False
-
-
 class Request(NamedTuple):
-    """What the checks look at: the params, their model, and what the create call said for the whole batch."""
+    """A request but for its messages, and what the create call said for the whole batch."""
 
     params: dict[str, Any]
     model: Model
-    version: str
     betas: tuple[str, ...]
-    size: int
+
+
+class _Verdict(NamedTuple):
+    """What the checks of a request but for its messages found."""
+
+    problem: Problem | None
+    setting: Setting | None = None
+    #: The times to live of the cache markers before the messages, and of the one at the top level.
+    ttls: tuple[Any, ...] = ()
+    last_ttl: tuple[Any, ...] = ()
 
 
 def check_params(params: dict[str, Any], version: str, betas: tuple[str, ...], size: int) -> Problem | None:
@@ -75,18 +75,38 @@ def check_params(params: dict[str, Any], version: str, betas: tuple[str, ...], s
     :param betas: its ``anthropic-beta`` values; they hold for the whole batch.
     :param size: bytes of the request.
     """
-    message = _extra_key(params, version) or _missing_key(params)
+    rest = dumps({key: value for key, value in params.items() if key != "messages"})
+    judge = _judge_rest if len(rest) < _REMEMBERED_BYTES else _judge_rest.__wrapped__
+    verdict = judge(rest, "messages" in params, version, betas)
+    if verdict.setting is None:
+        return verdict.problem
+    messages = params["messages"]
+    problem = check_messages(messages, verdict.setting)
+    if problem is None:
+        problem = _check_cache_markers([*verdict.ttls, *_message_ttls(messages), *verdict.last_ttl])
+    if problem is None and size >= _SURELY_SHORT:
+        problem = _check_length(params, verdict.setting.model)
+    return _invalid(problem) if isinstance(problem, str) else problem
+
+
+@lru_cache(maxsize=32)
+def _judge_rest(text: bytes, has_messages: bool, version: str, betas: tuple[str, ...]) -> _Verdict:
+    """All checks but those of the messages. A batch mostly has one such rest, so it is remembered."""
+    params = loads(text)
+    message = _extra_key(params, version) or _missing_key(params, has_messages)
     if message:
-        return _invalid(message)
+        return _Verdict(_invalid(message))
     model = find_model(params["model"])
     if model is None:
-        return Problem("not_found_error", f"model: {params['model']}")
-    request = Request(params, model, version, betas, size)
+        return _Verdict(Problem("not_found_error", f"model: {params['model']}"))
+    request = Request(params, model, betas)
     for check in _CHECKS:
-        problem = check(request)
-        if problem is not None:
-            return _invalid(problem) if isinstance(problem, str) else problem
-    return None
+        message = check(request)
+        if message is not None:
+            return _Verdict(_invalid(message))
+    has_format = bool((params.get("output_config") or {}).get("format"))
+    ttls = (*_ttls(params.get("tools")), *_ttls(params.get("system")))
+    return _Verdict(None, Setting(model, version, has_format), ttls, tuple(_ttls([params])))
 
 
 def _invalid(message: str) -> Problem:
@@ -111,9 +131,9 @@ def _extra_key(params: dict[str, Any], version: str) -> str | None:
     return None
 
 
-def _missing_key(params: dict[str, Any]) -> str | None:
+def _missing_key(params: dict[str, Any], has_messages: bool) -> str | None:
     for key in ("model", "messages", "max_tokens"):
-        if key not in params:
+        if key not in params and not (key == "messages" and has_messages):
             return f"{key}: Field required"
     return None
 
@@ -164,125 +184,11 @@ def _check_geo(request: Request) -> str | None:
     return f"inference_geo: not supported for {request.model.id}"
 
 
-def _check_messages(request: Request) -> str | Problem | None:
-    messages = request.params["messages"]
-    if not isinstance(messages, list):
-        return "messages: Input should be a valid list"
-    if not messages:
-        return "messages: at least one message is required"
-    for at, message in enumerate(messages):
-        if not isinstance(message, dict):
-            return f"messages.{at}: Input should be a valid dictionary or object to extract fields from"
-        if message.get("role") not in ("user", "assistant"):
-            return f"messages.{at}.role: Input should be 'user' or 'assistant'"
-        if "content" not in message:
-            return f"messages.{at}.content: Field required"
-    if messages[-1]["role"] == "assistant" and not request.model.takes_prefill:
-        return "This model does not support assistant message prefill. The conversation must end with a user message."
-    for at, message in enumerate(messages):
-        problem = _check_content(request, message, f"messages.{at}.content")
-        if problem is not None:
-            return problem
-    return None
-
-
-def _check_content(request: Request, message: dict[str, Any], place: str) -> str | Problem | None:
-    content = message["content"]
-    if isinstance(content, str):
-        return None if content.strip() else "messages: text content blocks must contain non-whitespace text"
-    if not isinstance(content, list):
-        return f"{place}: Input should be a valid list"
-    for at, block in enumerate(content):
-        if not isinstance(block, dict) or not isinstance(block.get("type"), str):
-            return f"{place}.{at}.type: Field required"
-        problem = _check_block(request, block, message["role"], f"{place}.{at}")
-        if problem is not None:
-            return problem
-    return None
-
-
-def _check_block(request: Request, block: dict[str, Any], role: str, place: str) -> str | Problem | None:
-    kind, new = block["type"], request.version == NEW_VERSION
-    if kind == "text":
-        if not isinstance(block.get("text"), str):
-            return f"{place}.text.text: Field required"
-        if not block["text"]:
-            return "messages: text content blocks must be non-empty"
-        if new and role == "user" and block.get("citations"):
-            return f"{place}.text.citations: Extra inputs are not permitted"
-    elif kind == "image":
-        return _check_image(block, place)
-    elif kind == "document":
-        if new and role == "assistant":
-            return f"{place}: document blocks are not permitted in assistant messages"
-        citations = block.get("citations")
-        asks = isinstance(citations, dict) and citations.get("enabled")
-        if asks and (request.params.get("output_config") or {}).get("format"):
-            return "output_config.format: citations cannot be used together with an output format"
-        return _check_elsewhere(block.get("source"), place)
-    return None
-
-
-def _check_elsewhere(source: Any, place: str) -> str | Problem | None:
-    """Sources that are not in the request: the sandbox never goes out to fetch one, and keeps no files."""
-    kind = source.get("type") if isinstance(source, dict) else None
-    if kind is None:
-        return f"{place}.source: Field required"
-    if kind == "url":
-        message = "Unable to download the file. Please verify the URL and try again."
-        return Problem("invalid_request_error", message, by_worker=True)
-    if kind == "file":
-        return Problem("not_found_error", f"File not found: {source.get('file_id')}", by_worker=True)
-    return None
-
-
-def _check_image(block: dict[str, Any], place: str) -> str | Problem | None:
-    source = block.get("source")
-    elsewhere = _check_elsewhere(source, place)
-    if elsewhere is not None:
-        return elsewhere
-    assert isinstance(source, dict)
-    place = f"{place}.image.source.base64"
-    if not isinstance(source.get("data"), str):
-        return f"{place}.data: Field required"
-    if source.get("media_type") not in _IMAGE_TYPES:
-        return f"{place}.media_type: Input should be {', '.join(repr(name) for name in _IMAGE_TYPES)}"
-    if len(source["data"]) > _IMAGE_BYTES:
-        return f"{place}: image exceeds 10 MB maximum: {len(source['data'])} bytes > {_IMAGE_BYTES} bytes"
-    picture = read_source(source)
-    if picture is None:
-        return Problem("invalid_request_error", "Could not process image", by_worker=True)
-    if picture.media_type != source["media_type"]:
-        return (
-            f"{place}.data: The image was specified using the {source['media_type']} media type, "
-            f"but the image appears to be a {picture.media_type} image"
-        )
-    return None
-
-
-def _check_image_sizes(request: Request) -> str | None:
-    pictures = [read_source(source) for source in _image_sources(request.params["messages"])]
-    if not pictures:
-        return None
-    most_images = 100 if request.model.max_input_tokens <= 200_000 else 600
-    if len(pictures) > most_images:
-        return f"messages: too many images: {len(pictures)} > {most_images} maximum"
-    many = len(pictures) > 20
-    most, which = (2000, " for many-image requests") if many else (8000, "")
-    if any(picture is not None and max(picture.width, picture.height) > most for picture in pictures):
-        return f"At least one of the image dimensions exceed max allowed size{which}: {most} pixels"
-    return None
-
-
-def _image_sources(messages: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    for message in messages:
-        if isinstance(message["content"], list):
-            yield from (block["source"] for block in message["content"] if block["type"] == "image")
-
-
 def _check_tools(request: Request) -> str | None:
     tools = request.params.get("tools")
-    for at, tool in enumerate(tools if isinstance(tools, list) else ()):
+    if not isinstance(tools, list | None):
+        return "tools: Input should be a valid list"
+    for at, tool in enumerate(tools or ()):
         if not isinstance(tool, dict):
             return f"tools.{at}: Input should be a valid dictionary or object to extract fields from"
         if tool.get("type") not in (None, "custom"):
@@ -331,8 +237,34 @@ def _check_output(request: Request) -> str | None:
     return f"output_config.format.schema: {problem}" if problem else None
 
 
-def _check_cache_markers(request: Request) -> str | None:
-    ttls = list(_cache_ttls(request.params))
+def _check_system(request: Request) -> str | None:
+    system = request.params.get("system")
+    if system is None or isinstance(system, str):
+        return None
+    if not isinstance(system, list):
+        return "system: Input should be a valid list"
+    for at, block in enumerate(system):
+        if not isinstance(block, dict) or block.get("type") != "text":
+            return f"system.{at}.type: Input should be 'text'"
+        if not isinstance(block.get("text"), str):
+            return f"system.{at}.text: Field required"
+        if not block["text"]:
+            return "system: text content blocks must be non-empty"
+    return None
+
+
+def _check_stop_sequences(request: Request) -> str | None:
+    sequences = request.params.get("stop_sequences")
+    if sequences is None:
+        return None
+    if not isinstance(sequences, list) or not all(isinstance(one, str) for one in sequences):
+        return "stop_sequences: Input should be a valid list"
+    if not all(one.strip() for one in sequences):
+        return "stop_sequences: each stop sequence must contain non-whitespace"
+    return None
+
+
+def _check_cache_markers(ttls: list[Any]) -> str | None:
     if len(ttls) > 4:
         return f"A maximum of 4 blocks with cache_control may be provided. Found {len(ttls)}."
     if any(ttl not in ("5m", "1h") for ttl in ttls):
@@ -342,33 +274,32 @@ def _check_cache_markers(request: Request) -> str | None:
     return None
 
 
-def _cache_ttls(params: dict[str, Any]) -> Iterator[Any]:
-    holders = [params.get("tools"), params.get("system")]
-    holders += [message["content"] for message in params["messages"]]
-    blocks = [block for holder in holders if isinstance(holder, list) for block in holder]
-    for block in [*blocks, params]:
+def _ttls(blocks: Any) -> Iterator[Any]:
+    for block in blocks if isinstance(blocks, list) else ():
         control = block.get("cache_control") if isinstance(block, dict) else None
         if isinstance(control, dict):
             yield control.get("ttl") or "5m"
 
 
-def _check_length(request: Request) -> str | None:
-    if request.size < _SURELY_SHORT:
-        return None
-    tokens = measure(request.params, request.model).tokens
-    most = request.model.max_input_tokens
+def _message_ttls(messages: list[dict[str, Any]]) -> Iterator[Any]:
+    for message in messages:
+        if not isinstance(message["content"], str):
+            yield from _ttls(message["content"])
+
+
+def _check_length(params: dict[str, Any], model: Model) -> str | None:
+    tokens = measure(params, model).tokens
+    most = model.max_input_tokens
     return f"prompt is too long: {tokens} tokens > {most} maximum" if tokens > most else None
 
 
-_CHECKS: tuple[Callable[[Request], str | Problem | None], ...] = (
+_CHECKS: tuple[Callable[[Request], str | None], ...] = (
     _check_max_tokens,
     _check_thinking,
     _check_sampling,
     _check_geo,
-    _check_messages,
-    _check_image_sizes,
+    _check_system,
+    _check_stop_sequences,
     _check_tools,
     _check_output,
-    _check_cache_markers,
-    _check_length,
 )

@@ -8,29 +8,27 @@ from __future__ import annotations
 import secrets
 from hashlib import blake2b
 
-_BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+_BASE58 = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+#: A letter for each byte.
+_LETTERS = bytes(_BASE58[byte % 58] for byte in range(256))
 _SPAN = float(1 << 64)
 
 
-def number(*parts: str | bytes) -> int:
+def number(*parts: str) -> int:
     """A number of 64 bits made of the parts."""
-    hasher = blake2b(digest_size=8)
-    for part in parts:
-        hasher.update(part if isinstance(part, bytes) else part.encode("utf-8", "surrogatepass"))
-        hasher.update(b"\0")
-    return int.from_bytes(hasher.digest(), "big")
+    text = "\0".join(parts).encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(text, digest_size=8).digest(), "big")
 
 
-def fraction(*parts: str | bytes) -> float:
+def fraction(*parts: str) -> float:
     """A number in [0, 1) made of the parts."""
     return number(*parts) / _SPAN
 
 
-def identifier(prefix: str, *parts: str | bytes) -> str:
+def identifier(prefix: str, *parts: str) -> str:
     """An id such as the API gives, made of the parts; of chance when there are none."""
-    seed = number(*parts, "id") << 64 | number(*parts, "di") if parts else secrets.randbits(128)
-    letters = []
-    for _ in range(22):
-        seed, rest = divmod(seed, 58)
-        letters.append(_BASE58[rest])
-    return f"{prefix}01{''.join(letters)}"
+    if not parts:
+        return f"{prefix}01{secrets.token_bytes(22).translate(_LETTERS).decode()}"
+    text = "\0".join(parts)
+    digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=22).digest()
+    return f"{prefix}01{digest.translate(_LETTERS).decode()}"

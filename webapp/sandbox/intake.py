@@ -17,7 +17,7 @@ from .fates import COUNTED_AS, Fate, draw_fate
 from .hashing import number
 from .models import find_model
 from .store import BatchFiles, Row, pack_row
-from .tokens import measure
+from .tokens import find_prefixes
 
 _CUSTOM_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _SPAN = float(1 << 32)
@@ -107,7 +107,7 @@ class Intake:
     def _note_prefixes(self, params: dict[str, Any]) -> None:
         model = find_model(params["model"])
         assert model is not None
-        for prefix in measure(params, model).prefixes:
+        for prefix in find_prefixes(params, model):
             seconds = _SECONDS[prefix.ttl]
             if self.prefixes.get(prefix.key, 0) < seconds:
                 self.prefixes[prefix.key] = seconds

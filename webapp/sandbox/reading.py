@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import zlib
 from functools import cached_property, lru_cache
+from itertools import islice
 from typing import Any
 
 from .images import Picture, read_source
@@ -15,11 +16,13 @@ from .images import Picture, read_source
 #: Characters of the input that are looked at for sentences and for words.
 _LOOK_AT = 4_000
 _COUNT_IN = 100_000
+_SENTENCES = 6
+_SHORT_WORD = 3
 
 #: Trouble of more characters goes into one string of an answer, not into each.
 _ONCE_ONLY = 1_000
 
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\s*\n\s*\n\s*")
+_SENTENCE_END = re.compile(r"[.!?]\s+|\n\s*\n")
 _WORDS = re.compile(r"[^\W\d_]{4,}")
 _LABEL_WORDS = re.compile(r"[^\W\d_]+|\d+")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
@@ -74,12 +77,17 @@ class Reading:
     def _lowered(self) -> str:
         return self.text[:_COUNT_IN].lower()
 
-    @cached_property
-    def sentences(self) -> list[str]:
-        """The first sentences of the text, on one line each."""
-        pieces = _SENTENCE_END.split(self.text[:_LOOK_AT].strip())
-        found = [" ".join(piece.split()) for piece in pieces[:12]]
-        return [sentence for sentence in found if sentence]
+    def sentence(self, which: int) -> str:
+        """One of the first sentences of the text, on one line; empty when the text is."""
+        text, start, found = self.text[:_LOOK_AT].strip(), 0, []
+        for end in islice(_SENTENCE_END.finditer(text), _SENTENCES):
+            found.append(" ".join(text[start : end.start() + 1].split()))
+            start = end.end()
+            if len(found) > which:
+                return found[which]
+        if start < len(text) and len(found) < _SENTENCES:
+            found.append(" ".join(text[start:].split()))
+        return found[which % len(found)] if found else ""
 
     def describe_pictures(self) -> str:
         """A phrase that names type and size of each picture; empty when there are none."""
@@ -93,9 +101,8 @@ class Reading:
         parts = []
         if self.pictures:
             parts.append(f"An {self.describe_pictures()}.")
-        if self.sentences:
-            parts.append(self.sentences[which % len(self.sentences)])
-        text = _shorten(" ".join(parts) or "Nothing was said.", limit)
+        parts.append(self.sentence(which))
+        text = _shorten(" ".join(parts).strip() or "Nothing was said.", limit)
         if not self.trouble or (self.troubled and len(self.trouble) > _ONCE_ONLY):
             return text
         self.troubled = True
@@ -109,16 +116,20 @@ class Reading:
 
     def score(self, label: str) -> int:
         """How often the text uses the words of a label."""
-        return sum(_occurrences(self._lowered, word) for word in _label_words(label))
+        text, found = self._lowered, 0
+        for word in _label_words(label):
+            found += text.count(word) if len(word) > _SHORT_WORD else _count_whole(text, word)
+        return found
 
     def best(self, labels: list[Any]) -> Any:
         """The label whose words the text uses most; among equals, one that depends on the text."""
-        return max(labels, key=lambda label: (self.score(str(label)), self.choice("label", str(label))))
+        scores = [self.score(str(label)) for label in labels]
+        most = max(scores)
+        ties = [label for label, score in zip(labels, scores, strict=True) if score == most]
+        return max(ties, key=lambda label: self.choice("label", str(label))) if len(ties) > 1 else ties[0]
 
 
-def _occurrences(text: str, word: str) -> int:
-    if len(word) > 3:
-        return text.count(word)
+def _count_whole(text: str, word: str) -> int:
     # A short word would be found inside of others.
     return len(_whole_word(word).findall(text)) if word in text else 0
 

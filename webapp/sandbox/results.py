@@ -14,7 +14,8 @@ from typing import Any
 from .answers import Answer, write_answer
 from .body import loads
 from .caching import CacheBook, CacheUse
-from .checks import Problem, check_params
+from .checks import check_params
+from .content_checks import Problem
 from .fates import Fate, settle_fate
 from .hashing import fraction, identifier, number
 from .models import Model, find_model

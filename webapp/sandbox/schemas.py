@@ -5,7 +5,11 @@ The checks ask what is wrong with a schema, the answers walk it.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
+
+from .body import loads
+from .tokens import dumps
 
 _MOST_DEPTH = 40
 
@@ -21,6 +25,13 @@ _REFUSED = {
 
 def schema_problem(schema: dict[str, Any]) -> str | None:
     """The first thing structured outputs would refuse in a schema, or None."""
+    return _remembered_problem(dumps(schema))
+
+
+@lru_cache(maxsize=32)
+def _remembered_problem(text: bytes) -> str | None:
+    # A batch mostly asks for one schema in all of its requests.
+    schema = loads(text)
     return _problem(schema, schema, ())
 
 

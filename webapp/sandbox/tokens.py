@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import orjson
 
+from .body import loads
 from .images import read_source
 from .models import Model
 
@@ -21,6 +23,8 @@ REQUEST_OVERHEAD = 8
 MESSAGE_OVERHEAD = 4
 #: A marker also finds what was written up to so many blocks before it.
 LOOKBACK = 20
+#: What comes before the messages is remembered up to this size.
+_REMEMBERED_BYTES = 200_000
 
 
 class Block(NamedTuple):
@@ -69,27 +73,72 @@ def dumps(value: Any) -> bytes:
 
 def measure(params: dict[str, Any], model: Model) -> Measured:
     """Count the tokens of a request's prompt and find its cacheable prefixes."""
-    blocks = list(_blocks(params, model))
+    head = _head(params, model)
+    blocks = _message_blocks(params, model)
     messages = params.get("messages")
-    total = REQUEST_OVERHEAD + MESSAGE_OVERHEAD * (len(messages) if isinstance(messages, list) else 0)
+    total = head.tokens + REQUEST_OVERHEAD
+    total += MESSAGE_OVERHEAD * (len(messages) if isinstance(messages, list) else 0)
     total += sum(block.tokens for block in blocks)
     last_marker = max((at for at, block in enumerate(blocks) if block.ttl), default=-1)
     if last_marker < 0:
-        return Measured(total, ())
-    return Measured(total, tuple(_prefixes(blocks[: last_marker + 1], model)))
+        return Measured(total, head.prefixes)
+    return Measured(total, _follow(head, blocks[: last_marker + 1], model).prefixes)
 
 
-def _prefixes(blocks: list[Block], model: Model) -> Iterator[Prefix]:
-    running = blake2b(model.id.encode(), digest_size=16)
-    passed: list[tuple[bytes, int]] = []
-    tokens = 0
+def find_prefixes(params: dict[str, Any], model: Model) -> tuple[Prefix, ...]:
+    """The cacheable prefixes of a request, without counting more than it takes."""
+    messages = _dicts(params.get("messages"))
+    if any(_is_marked(holder) for holder in (params, *messages)):
+        return measure(params, model).prefixes
+    return _head(params, model).prefixes
+
+
+def _is_marked(holder: dict[str, Any]) -> bool:
+    content = holder.get("content")
+    inside = isinstance(content, list) and any(_ttl(block) for block in _dicts(content))
+    return inside or _ttl(holder) is not None
+
+
+class _Trail(NamedTuple):
+    """How far a prompt was followed: the running hash, the blocks passed, and the prefixes found."""
+
+    hasher: blake2b
+    tokens: int
+    passed: tuple[tuple[bytes, int], ...]
+    prefixes: tuple[Prefix, ...]
+
+
+def _head(params: dict[str, Any], model: Model) -> _Trail:
+    """What comes before the messages. It is mostly the same in a whole batch, so it is remembered."""
+    output_format = (params.get("output_config") or {}).get("format")
+    text = dumps([params.get("tools"), output_format, params.get("system")])
+    if len(text) > _REMEMBERED_BYTES:
+        return _follow_head.__wrapped__(text, model)
+    return _follow_head(text, model)
+
+
+@lru_cache(maxsize=32)
+def _follow_head(text: bytes, model: Model) -> _Trail:
+    tools, output_format, system = loads(text)
+    blocks = [Block(tool, "tool", text_tokens(len(dumps(tool)), model), _ttl(tool)) for tool in _dicts(tools)]
+    if output_format:
+        blocks.append(Block(output_format, "format", text_tokens(len(dumps(output_format)), model), None))
+    blocks += _content_blocks(system, "system", model)
+    return _follow(_Trail(blake2b(model.id.encode(), digest_size=16), 0, (), ()), blocks, model)
+
+
+def _follow(trail: _Trail, blocks: list[Block], model: Model) -> _Trail:
+    hasher, tokens = trail.hasher.copy(), trail.tokens
+    passed, prefixes = list(trail.passed), list(trail.prefixes)
     for block in blocks:
-        running.update(block.label.encode())
-        running.update(_bare(block.content))
+        hasher.update(block.label.encode())
+        hasher.update(_bare(block.content))
         tokens += block.tokens
+        key = hasher.digest()
         if block.ttl and tokens >= model.cache_minimum:
-            yield Prefix(running.digest(), tokens, block.ttl, tuple(reversed(passed[-LOOKBACK:])))
-        passed.append((running.digest(), tokens))
+            prefixes.append(Prefix(key, tokens, block.ttl, tuple(reversed(passed[-LOOKBACK:]))))
+        passed.append((key, tokens))
+    return _Trail(hasher, tokens, tuple(passed), tuple(prefixes))
 
 
 def _bare(content: Any) -> bytes:
@@ -98,27 +147,14 @@ def _bare(content: Any) -> bytes:
     return dumps({name: value for name, value in content.items() if name != "cache_control"})
 
 
-def _blocks(params: dict[str, Any], model: Model) -> Iterator[Block]:
-    marked = params.get("cache_control")
-    held: Block | None = None
-    for block in _all_blocks(params, model):
-        if held is not None:
-            yield held
-        held = block
-    if held is not None:
-        # A marker at the top level stands for one on the last block.
-        yield held._replace(ttl=_ttl({"cache_control": marked})) if marked and not held.ttl else held
-
-
-def _all_blocks(params: dict[str, Any], model: Model) -> Iterator[Block]:
-    for tool in _dicts(params.get("tools")):
-        yield Block(tool, "tool", text_tokens(len(dumps(tool)), model), _ttl(tool))
-    output_format = (params.get("output_config") or {}).get("format")
-    if output_format:
-        yield Block(output_format, "format", text_tokens(len(dumps(output_format)), model), None)
-    yield from _content_blocks(params.get("system"), "system", model)
+def _message_blocks(params: dict[str, Any], model: Model) -> list[Block]:
+    blocks: list[Block] = []
     for message in _dicts(params.get("messages")):
-        yield from _content_blocks(message.get("content"), str(message.get("role")), model)
+        blocks += _content_blocks(message.get("content"), str(message.get("role")), model)
+    if blocks and not blocks[-1].ttl:
+        # A marker at the top level stands for one on the last block.
+        blocks[-1] = blocks[-1]._replace(ttl=_ttl(params))
+    return blocks
 
 
 def _content_blocks(content: Any, label: str, model: Model) -> Iterator[Block]:
