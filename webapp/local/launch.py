@@ -49,8 +49,8 @@ def become(uid: int, gid: int, capability: int | None) -> None:
     if capability is not None:
         prctl(PR_SET_KEEPCAPS, 1)
     os.setgroups([])
-    os.setresgid(gid, gid, gid)
-    os.setresuid(uid, uid, uid)
+    os.setgid(gid)  # from root these set the real, effective and saved numbers at once
+    os.setuid(uid)
     if capability is not None:
         keep_only(capability)
     if sys.platform == "linux":

@@ -24,6 +24,7 @@ from webapp.local.orphans import stop_orphan
 from webapp.local.process import Child
 
 NAME = "PostgreSQL"
+SETUP = "PostgreSQL-setup"
 SUPERUSER = "postgres"
 OWNER = "batchdesk"  # of the database; no superuser: SQL from the web must not reach files or programs
 DATABASE = "batchdesk"
@@ -119,8 +120,8 @@ class Postgres:
         argv = [str(self.programs.initdb), "-D", str(staging), "-U", SUPERUSER, "--auth=reject"]
         argv += ["--encoding=UTF8", "--no-locale", f"--lc-ctype={character_type}", "--no-instructions"]
         argv += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-        argv += [] if self.durable else ["--no-sync"]
-        return Child("initdb", argv, ENVIRONMENT, cwd=Path("/"), identity=identity, stop_signal=signal.SIGKILL)
+        argv += [] if self.durable else ["--no-sync", "--wal-segsize=1"]
+        return Child(SETUP, argv, ENVIRONMENT, cwd=Path("/"), identity=identity, stop_signal=signal.SIGKILL)
 
     def child(self) -> Child:
         """Return the server as a child; to be started after :meth:`create`."""
@@ -179,7 +180,7 @@ def make_database(connection: psycopg.Connection) -> None:
     if not connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [OWNER]).rowcount:
         connection.execute(f"CREATE ROLE {OWNER} LOGIN CREATEDB")
     if not connection.execute("SELECT FROM pg_database WHERE datname = %s", [DATABASE]).rowcount:
-        connection.execute(f"CREATE DATABASE {DATABASE} OWNER {OWNER}")
+        connection.execute(f"CREATE DATABASE {DATABASE} OWNER {OWNER} STRATEGY FILE_COPY")
 
 
 def give_tree(root: Path, identity: Identity) -> None:

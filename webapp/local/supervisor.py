@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from webapp.errors import BatchdeskError, LocalServicesError
 from webapp.local.guard import Guard
-from webapp.local.home import Home, Services
+from webapp.local.home import OWN_SERVERS, Home, Services
 from webapp.local.postgres import Postgres
 from webapp.local.process import Child, Process, launch
 from webapp.local.valkey import Valkey
@@ -101,7 +101,7 @@ class Supervisor:
             return self.publish()
         except OSError as error:
             self.stop()
-            raise LocalServicesError(f"The local services cannot be started: {error}") from error
+            raise LocalServicesError(f"The local services cannot be started: {error}. {OWN_SERVERS}") from error
         except BaseException:
             self.stop()
             raise

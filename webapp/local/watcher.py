@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-GRACE_SECONDS = 6.0
+GRACE_SECONDS = 4.0
 
 
 def alive(pid: int) -> bool:
