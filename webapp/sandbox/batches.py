@@ -132,12 +132,11 @@ class BatchRoutes:
             return self._state.store.add(batch, upload, intake.prefixes.items())
 
     def _check_queue(self, caller: Caller, total: int) -> None:
+        """Refuse what does not fit in the queue; ends what is due, so that later batches find its cache."""
         limit = self._state.config.queue_limit
-        if not limit:
-            return
         batches = [self._current(batch) for batch in self._state.store.open(caller.workspace)]
         queued = sum(batch.total for batch in batches if batch.ended_at is None)
-        if queued + total > limit:
+        if limit and queued + total > limit:
             message = (
                 "This request would exceed your organization's limit of "
                 f"{limit} batch requests in the processing queue."

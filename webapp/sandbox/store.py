@@ -212,8 +212,9 @@ class Store:
             rows = self._db.execute(
                 "SELECT mine.key FROM prefixes mine JOIN prefixes theirs ON theirs.key = mine.key"
                 " JOIN batches b ON b.seq = theirs.batch"
-                " WHERE mine.batch = ? AND b.workspace = ? AND b.ended_at <= ?"
-                " AND b.ended_at + theirs.seconds * 1000000 > ?",
+                " WHERE mine.batch = ? AND b.seq < mine.batch AND b.workspace = ? AND b.ended_at <= ?"
+                " AND b.ended_at + theirs.seconds * 1000000 > ?"
+                " AND json_extract(b.state, '$.counts.succeeded') > 0",
                 (batch.seq, batch.workspace, _micros(batch.created_at), _micros(batch.created_at)),
             ).fetchall()
         return frozenset(key for (key,) in rows)
