@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import pwd
+import shutil
 import stat
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -169,6 +171,14 @@ def test_root_in_a_container_without_the_right_to_read_all(start_owner: StartOwn
 @only_root
 def test_root_with_too_few_rights_is_told_so(start_owner: StartOwner, home: Path) -> None:
     refused = start_owner(home, prefix=["setpriv", "--bounding-set=-setuid"]).refused
+    assert "ordinary user" in refused and "DATABASE_URL and REDIS_URL" in refused
+
+
+def test_root_of_a_container_that_knows_no_other_user_is_told_so(start_owner: StartOwner, folder: Path) -> None:
+    alone = ["unshare", "--user", "--map-root-user"]
+    if shutil.which("unshare") is None or subprocess.run([*alone, "true"], capture_output=True).returncode != 0:
+        pytest.skip("this system lets nobody make a user namespace")
+    refused = start_owner(folder / "home", prefix=alone).refused
     assert "ordinary user" in refused and "DATABASE_URL and REDIS_URL" in refused
 
 

@@ -25,6 +25,11 @@ FREE_NUMBERS = range(60706, 61184)
 # second, which also lets it write.
 CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_SETGID, CAP_SETUID = 0, 1, 2, 6, 7
 
+CUT_DOWN_ROOT = (
+    "The embedded PostgreSQL does not run as root, and this root may not change to another user (its container or"
+    f" its capabilities do not let it). Run Batchdesk as an ordinary user. {OWN_SERVERS}"
+)
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -117,17 +122,30 @@ def _recorded(data: Path) -> tuple[int, int] | None:
 
 def _free_number() -> tuple[int, int]:
     taken = {entry.pw_uid for entry in pwd.getpwall()}
-    number = random.choice([number for number in FREE_NUMBERS if number not in taken])  # noqa: S311 - no secret
+    free = [number for number in FREE_NUMBERS if number not in taken and _exists_here(number)]
+    if not free:
+        raise LocalServicesError(CUT_DOWN_ROOT)
+    number = random.choice(free)  # noqa: S311 - no secret
     return number, number
+
+
+def _exists_here(number: int) -> bool:
+    """Tell whether this user namespace has such a user and group; small ones know root only."""
+    for name in ("uid_map", "gid_map"):
+        try:
+            lines = Path("/proc/self", name).read_text().splitlines()
+        except OSError:
+            return True  # no namespaces here
+        ranges = [(int(first), int(count)) for first, _, count in (line.split() for line in lines)]
+        if not any(first <= number < first + count for first, count in ranges):
+            return False
+    return True
 
 
 def _check_rights() -> None:
     needed = (CAP_CHOWN, CAP_SETGID, CAP_SETUID)
     if sys.platform == "linux" and not all(_permitted() >> capability & 1 for capability in needed):
-        raise LocalServicesError(
-            "The embedded PostgreSQL does not run as root, and this root may not change to another user (its"
-            f" capabilities are cut down). Run Batchdesk as an ordinary user. {OWN_SERVERS}"
-        )
+        raise LocalServicesError(CUT_DOWN_ROOT)
 
 
 def _permitted() -> int:

@@ -11,7 +11,9 @@ import os
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +30,7 @@ SETUP = "PostgreSQL-setup"
 SUPERUSER = "postgres"
 OWNER = "batchdesk"  # of the database; no superuser: SQL from the web must not reach files or programs
 DATABASE = "batchdesk"
+REFUSED_SECONDS = 5.0
 STAGING_PREFIX = ".postgres-"
 # The system's C.UTF-8 decides which characters are letters (pg_trgm asks); old systems may lack it.
 CHARACTER_TYPES = ("C.UTF-8", "C")
@@ -87,6 +90,7 @@ class Postgres:
         self.home = home
         self.data = home.postgres
         self.durable = durable
+        self._refused_since: float | None = None
         self.programs = programs()
         self.paths = (self.programs.postgres, self.programs.catalogue, home.root, sockets_base())
         self.identity = identity_for(self.data, self.paths)
@@ -160,9 +164,18 @@ class Postgres:
         try:
             with self._connect() as connection:
                 make_database(connection)
-        except psycopg.OperationalError:
+        except psycopg.OperationalError as error:
+            self._give_up_if_refused(error)
             return False
         return True
+
+    def _give_up_if_refused(self, error: psycopg.OperationalError) -> None:
+        # It says in its pid file that it is up, and yet refuses: waiting longer is no use.
+        with suppress(OSError):
+            if (self.data / "postmaster.pid").read_text().rstrip().endswith("ready"):
+                self._refused_since = self._refused_since or time.monotonic()
+                if time.monotonic() - self._refused_since > REFUSED_SECONDS:
+                    raise LocalServicesError(f"PostgreSQL runs on {self.data} but refuses us: {error}. {OWN_SERVERS}")
 
     def _connect(self) -> psycopg.Connection:
         return psycopg.connect(

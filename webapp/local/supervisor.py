@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -40,9 +39,14 @@ class Kept:
     def __init__(self, child: Child) -> None:
         self.child = child
         self.process: Process | None = None
-        self.supervised = False  # from its first readiness on: a failing first start is told, not repeated
+        self.supervised = False  # a failing first start is told, not repeated
         self.failures = 0
         self.restart_at: float | None = None
+
+    @property
+    def present(self) -> Process:
+        assert self.process is not None, "it was not launched"
+        return self.process
 
     def note_end(self, now: float) -> float:
         """Count an end and return the seconds to wait before the next start."""
@@ -95,9 +99,9 @@ class Supervisor:
             self.home.make_sockets(postgres.identity.uid, postgres.identity.gid)
             postgres.create(self.run)
             valkey.create()
-            self.add(valkey.child())
+            queue_server = self._begin(valkey.child())
             self._start_postgres(postgres.child())
-            self._wait_until_ready(self._kept[valkey.child().name])
+            self._wait_until_ready(queue_server)
             return self.publish()
         except OSError as error:
             self.stop()
@@ -126,31 +130,37 @@ class Supervisor:
                 self.home.unpublish()
 
     def add(self, child: Child) -> None:
-        """Start a child without waiting until it is ready; it is kept up from the first answer of ``ready`` on,
-        or at once when it has none. Raises LocalServicesError when it cannot be started at all."""
-        self._own()
-        kept = Kept(child)
-        try:
-            self._in_thread(lambda: self._launch(kept))
-        except OSError as error:
-            raise LocalServicesError(f"{child.name} cannot be started: {error}") from error
-        kept.supervised = child.ready is None
+        """Start a child and keep it up from now on, without waiting until it is ready.
+
+        Raises LocalServicesError when it cannot be started at all, as do `start` and `run`.
+        """
+        self._begin(child).supervised = True
 
     def start(self, child: Child) -> None:
-        """Start a child and wait until it is ready; raises LocalServicesError with the end of its log if not."""
-        self.add(child)
-        self._wait_until_ready(self._kept[child.name])
+        """Start a child, wait until it is ready, and keep it up from then on.
+
+        Raises LocalServicesError with the end of its log, and ends it, when it does not get ready.
+        """
+        self._wait_until_ready(self._begin(child))
 
     def run(self, child: Child) -> None:
         """Run a child to its end; raises LocalServicesError with the end of its log when it fails."""
-        self.add(replace(child, ready=lambda: False))  # so it is not kept up
-        process = self._kept[child.name].process
-        assert process is not None
+        process = self._begin(child).present
         while not process.dead():
             time.sleep(0.01)
         self._forget(child.name)
         if process.popen.returncode != 0:
             raise process.failure(process.how_it_ended())
+
+    def _begin(self, child: Child) -> Kept:
+        assert child.name not in self._kept, f"there is a child named {child.name}"
+        self._own()
+        kept = Kept(child)
+        try:
+            self._in_thread(lambda: self._launch(kept))
+        except OSError as error:
+            raise LocalServicesError(f"{child.name} cannot be started: {error}. {OWN_SERVERS}") from error
+        return kept
 
     def publish(self, *, sandbox_url: str | None = None) -> Services:
         """Write down where the embedded services are reached, for `running`; returns the same."""
@@ -197,21 +207,25 @@ class Supervisor:
             self._forget(one.child.name)
 
     def _wait_until_ready(self, kept: Kept) -> None:
-        child, process = kept.child, kept.process
-        assert process is not None
+        child, process = kept.child, kept.present
         began, told = time.monotonic(), False
         while not (child.ready is None or child.ready()):
+            waited = time.monotonic() - began
             if process.dead():
                 self._forget(child.name)
                 raise process.failure(f"did not start: it {process.how_it_ended()}")
-            waited = time.monotonic() - began
             if waited > child.ready_seconds:
+                self._stop_together([kept])
                 raise process.failure(f"did not get ready in {child.ready_seconds:g} seconds")
             if waited > SILENT_SECONDS and not told:
                 told = True
-                self._log(f"Waiting for {child.name} to get ready.")
+                self._tell(f"Waiting for {child.name} to get ready.")
             time.sleep(0.01)
         kept.supervised = True
+
+    def _tell(self, sentence: str) -> None:
+        with suppress(OSError, ValueError):  # a terminal that was closed must not stop the supervising
+            self._log(sentence)
 
     def _forget(self, name: str) -> None:
         with self._lock:
@@ -268,12 +282,12 @@ class Supervisor:
             process, delay = kept.process, kept.note_end(now)
             if process is not None:
                 self._guard.remove(process.pid)
-                self._log(f"{kept.child.name} {process.how_it_ended()}; starting it again in {delay:g} s.")
+                self._tell(f"{kept.child.name} {process.how_it_ended()}; starting it again in {delay:g} s.")
         elif now >= kept.restart_at:
             try:
                 self._launch(kept)
             except (OSError, BatchdeskError) as error:
-                self._log(f"{kept.child.name} cannot be started: {error}")
+                self._tell(f"{kept.child.name} cannot be started: {error}")
                 kept.note_end(now)
 
     def _launch(self, kept: Kept) -> None:
@@ -290,7 +304,8 @@ class Supervisor:
         with self._lock:
             processes = [kept.process for kept in self._kept.values() if kept.process is not None]
         for process in processes:
-            process.cut_log()
+            with suppress(OSError):
+                process.cut_log()
 
     def _end_thread(self) -> None:
         with self._lock:
