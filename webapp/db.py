@@ -66,10 +66,23 @@ def normal_url(url: str) -> str:
     return "postgresql://" + url.removeprefix("postgres://") if url.startswith("postgres://") else url
 
 
+# Plans that reach rows by the keys a statement is given. Tables that have just been filled have no statistics, and
+# states change under those there are: left to itself, the planner now and then scans a table for every chunk.
+BY_KEY = text(
+    "SELECT set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true), "
+    "set_config('enable_mergejoin', 'off', true), set_config('enable_material', 'off', true)"
+)
+
+
 @contextmanager
-def transaction() -> Iterator[Connection]:
-    """One transaction on a connection of its own: commits at the end, rolls back on any error."""
+def transaction(*, by_key: bool = False) -> Iterator[Connection]:
+    """One transaction on a connection of its own: commits at the end, rolls back on any error.
+
+    :param by_key: True for chunks of bulk work, whose statements name the rows they are about.
+    """
     with db.engine.begin() as connection:
+        if by_key:
+            connection.execute(BY_KEY)
         yield connection
 
 

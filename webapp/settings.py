@@ -89,7 +89,8 @@ class Settings(BaseModel):
     )
     poll_schedule: Annotated[PollSchedule, BeforeValidator(PollSchedule.parse)] = Field(
         PollSchedule.parse("300:30,1800:60,*:300"),
-        description="How often a batch is polled, as AGE:EVERY in seconds: until age 300 every 30, and so on.",
+        description="How often a batch is polled, as AGE:EVERY in seconds: until age 300 every 30, and so on. "
+        "Against the sandbox: every second.",
     )
     batch_max_requests: int = Field(10_000, ge=1, le=100_000, description="Most requests in one batch.")
     batch_max_bytes: int = Field(250_000_000, ge=1_000, le=256_000_000, description="Most bytes in one batch's body.")
@@ -144,6 +145,8 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     """
     environ = os.environ if environ is None else environ
     values = {VARIABLES[name]: value for name, value in environ.items() if name in VARIABLES and value != ""}
+    if "anthropic_api_key" not in values:
+        values.setdefault("poll_schedule", "*:1")  # the sandbox is patient and takes seconds, not hours
     faults = [_unknown(name) for name in sorted(environ) if name.startswith(PREFIX) and name not in VARIABLES]
     try:
         settings = Settings.model_validate(values)

@@ -10,19 +10,22 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import orjson
 from flask import Flask
 from support.sandbox import API_KEY
 
 from webapp import db, jobs
 from webapp.batches import queries, runs
+from webapp.batches.desk import Desk
 from webapp.batches.exporting import OutputRow
 from webapp.batches.importing import import_records
+from webapp.batches.jsontext import dumps
 from webapp.batches.record import Record
+from webapp.batches.records import Problem, read_records
+from webapp.hooks import load_plugins
 from webapp.local import Services
 from webapp.settings import Settings, load
 
-PATIENCE = 60.0
+PATIENCE = 25.0
 
 
 def make_settings(database_url: str, services: Services, *, sandbox_url: str | None, **changes: str) -> Settings:
@@ -55,18 +58,45 @@ class DeskDriver:
     def __init__(self, app: Flask) -> None:
         self.app = app
 
+    @property
+    def desk(self) -> Desk:
+        """What the steps work with."""
+        found: Desk = self.app.extensions["batchdesk"]
+        return found
+
+    def change(self, **settings: Any) -> None:
+        """Other values for some settings, by the fields' names, checked as at a start."""
+        self.desk.settings = Settings.model_validate({**dict(self.desk.settings), **settings})
+
+    def use_plugin(self, folder: Path, source: str) -> None:
+        """Load one plugin of the test's own, from its source, in place of the shipped ones."""
+        folder.mkdir(exist_ok=True)
+        (folder / "testing.py").write_text(source)
+        registry = load_plugins(folder=folder, entry_points=False)
+        assert not registry.problems, registry.problems
+        self.desk.registry = registry
+
     def start(self, records: Iterable[dict[str, Any]], task: str = "classify", **settings: str) -> int:
         """Import records as documents and start a run over them; its id."""
-        registry = self.app.extensions["batchdesk"].registry
-        chosen = registry.task(task)
         raw = settings or ({"labels": "alpha,beta"} if task == "classify" else {})
-        parsed = registry.parse_settings(chosen, raw)
         made = (
-            Record(position, one["key"], "document", orjson.dumps(one), None) for position, one in enumerate(records)
+            Record(position, one["key"], "document", dumps(one), None) for position, one in enumerate(records)
         )
+        return self._start(made, task, raw)
+
+    def start_folder(self, folder: Path, task: str, **settings: str) -> int:
+        """Import a folder of files and start a run over them; its id."""
+        found = list(read_records(folder))
+        assert not [one for one in found if isinstance(one, Problem)]
+        return self._start((one for one in found if isinstance(one, Record)), task, settings)
+
+    def _start(self, records: Iterable[Record], task: str, raw: dict[str, str]) -> int:
+        registry = self.desk.registry
+        chosen = registry.task(task)
+        parsed = registry.parse_settings(chosen, raw)
         with db.transaction() as tx:
             dataset, _ = import_records(
-                tx, made, name="docs", source=Path("docs.jsonl"), text_field="text", owner="tester"
+                tx, records, name="docs", source=Path("docs.jsonl"), text_field="text", owner="tester"
             )
             return runs.start_run(tx, dataset_id=dataset, task=chosen, settings=parsed, owner="tester")
 
@@ -82,17 +112,48 @@ class DeskDriver:
             jobs.perform(step, target_id)
         return len(ready)
 
-    def work_until_over(self, run_id: int) -> queries.RunStatus:
-        """Perform what is due until the run is over or waits for a person."""
+    def perform(self, step: str, target_id: int) -> None:
+        """Perform one step of one row, if it is due."""
+        jobs.perform(step, target_id)
+
+    def perform_until(self, batch_state: str, *, times: int = 200) -> int:
+        """Perform what is due, hurried, until a batch is in that state; the batch's id."""
+        for _ in range(times):
+            found: int | None = self.scalar("SELECT min(id) FROM batches WHERE state = :state", state=batch_state)
+            if found is not None:
+                return found
+            self.hurry()
+            self.perform_due()
+        raise AssertionError(f"no batch gets {batch_state}: {self.rows('SELECT id, state, reason FROM batches')}")
+
+    def hurry(self) -> None:
+        """Let all the time pass that steps and accounts still wait for."""
+        with db.transaction() as tx:
+            db.run(tx, "UPDATE steps SET due_at = now() WHERE due_at > now()")
+            db.run(tx, "UPDATE accounts SET throttled_until = now() WHERE throttled_until > now()")
+
+    def lapse(self) -> None:
+        """Let every lease lapse, as when its worker was killed a while ago."""
+        with db.transaction() as tx:
+            db.run(tx, "UPDATE steps SET lease_until = now() - interval '1 second' WHERE lease_until IS NOT NULL")
+
+    def work_until_over(self, run_id: int, *, hurry: bool = False) -> queries.RunStatus:
+        """Perform what is due until the run is over or waits for a person.
+
+        :param hurry: let the waits of steps pass at once.
+        """
         deadline = time.monotonic() + PATIENCE
         while True:
             done = self.perform_due()
             status = self.status(run_id)
             if status.over or status.state == "paused" or status.held:
                 return status
-            if time.monotonic() > deadline:
-                raise AssertionError(f"run {run_id} does not end: {status}")
-            if not done:
+            broken = self.rows("SELECT step, target_id, error FROM steps WHERE failures > 2")
+            if broken or time.monotonic() > deadline:
+                raise AssertionError(f"run {run_id} does not end: {broken or status}")
+            if hurry:
+                self.hurry()
+            elif not done:
                 time.sleep(0.02)
 
     def run(self, records: Iterable[dict[str, Any]], task: str = "classify", **settings: str) -> int:
@@ -100,6 +161,20 @@ class DeskDriver:
         run_id = self.start(records, task, **settings)
         self.work_until_over(run_id)
         return run_id
+
+    def batch(self, batch_id: int) -> Any:
+        """A batch's row."""
+        (found,) = self.rows("SELECT * FROM batches WHERE id = :id", id=batch_id)
+        return found
+
+    def states(self) -> list[str]:
+        """The states of all batches, by id."""
+        return [state for (state,) in self.rows("SELECT state FROM batches ORDER BY id")]
+
+    def execute(self, statement: str, **parameters: Any) -> int:
+        """One statement in a transaction of its own; the count of rows it touched."""
+        with db.transaction() as tx:
+            return db.run(tx, statement, **parameters)
 
     def status(self, run_id: int) -> queries.RunStatus:
         with db.transaction() as tx:

@@ -5,14 +5,14 @@ The command line calls it with the reader's records; bad ones are set aside or s
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection
 
 from webapp import db
-from webapp.batches.records import Image, Problem, Record
+from webapp.batches.records import SHOWN_PROBLEMS, Image, Problem, Record, problems_report
 from webapp.errors import InputError
 
 SUBJECT_COLUMNS = ("dataset_id", "position", "kind", "key", "content_hash", "image", "size", "data")
@@ -23,7 +23,7 @@ def import_records(
 ) -> tuple[int, str]:
     """Store records as a new dataset: (its id, the kind of its subjects).
 
-    :param records: in input order, problems already taken out.
+    :param records: in input order, problems already taken out (see `Sieve`).
     :raises InputError: there is no record at all.
     """
     dataset_id: int = db.scalar(
@@ -71,10 +71,33 @@ def _store_image(image: Image) -> None:
         )
 
 
-def split_problems(found: Iterable[Record | Problem], problems: list[Problem]) -> Iterator[Record]:
-    """The records among what a reader found; its problems are appended to `problems`."""
-    for one in found:
-        if isinstance(one, Problem):
-            problems.append(one)
-        else:
-            yield one
+class Sieve:
+    """Lets records through and keeps problems back: the first twenty in words, and a count of all.
+
+    :param put: where each problem is set aside; None: the first problem ends the import, once all are known.
+    """
+
+    def __init__(self, put: Callable[[Problem], None] | None) -> None:
+        self._put = put
+        self.first: list[Problem] = []
+        self.count = 0
+
+    def records(self, found: Iterable[Record | Problem]) -> Iterator[Record]:
+        """The records among what a reader found, in order.
+
+        :raises InputError: at the end, when there were problems and they are not to be set aside.
+        """
+        for one in found:
+            if isinstance(one, Problem):
+                self._keep(one)
+            elif self._put is not None or not self.count:
+                yield one
+        if self.count and self._put is None:
+            raise InputError(problems_report(self.first, self.count))
+
+    def _keep(self, problem: Problem) -> None:
+        if self.count < SHOWN_PROBLEMS:
+            self.first.append(problem)
+        self.count += 1
+        if self._put is not None:
+            self._put(problem)

@@ -134,11 +134,12 @@ def _store(lease: Lease, fetch: Fetch, chunk: list[bytes]) -> None:
             fetch.unreadable += 1
         else:
             lines.setdefault(line.custom_id, line)
-    with db.transaction() as tx:
+    with db.transaction(by_key=True) as tx:
         lease.progress(tx)
         known = db.rows(
             tx,
-            "SELECT r.id, r.custom_id, r.batch_id, r.state FROM requests r WHERE r.custom_id = ANY(:ids)",
+            "SELECT id, item_id, attempt, custom_id, batch_id, state FROM requests WHERE custom_id = ANY(:ids) "
+            "ORDER BY id FOR UPDATE",
             ids=list(lines),
         )
         _count(fetch, lines, known)
@@ -167,14 +168,14 @@ def _write(tx: Connection, fetch: Fetch, answers: list[tuple[Any, Line]]) -> Non
         message = line.result.get("message") if line.kind == "succeeded" else None
         error_type = error = stop_reason = None
         if message is not None:
-            settlement.add(request.id, RequestState.SUCCEEDED, None, None)
+            settlement.add(request, RequestState.SUCCEEDED, None, None)
             billed.append(ledger.line(fetch.billed, line.custom_id, request.id, message, duplicate=False))
             stop_reason = _text(message.get("stop_reason"))
         else:
             state = STATES[line.kind]
             failure = OF_STATE[state] if state in OF_STATE else of_error(line.result)
             error_type, error = _text(failure.type), _text(failure.message)
-            settlement.add(request.id, state, failure.kind, error)
+            settlement.add(request, state, failure.kind, error)
             if failure.kind == FailureClass.ACCOUNT:
                 fetch.account_failure = error
         results.append((request.id, line.kind, stop_reason, error_type, error, len(line.raw), line.raw.decode()))

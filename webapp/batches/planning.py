@@ -106,7 +106,7 @@ def _store_shared(lease: Lease, token: str, params: dict[str, Any]) -> str:
 
 def _plan_chunk(plan: RunPlan, lease: Lease) -> bool:
     """Build and commit the next chunk of items; False when there are no more subjects."""
-    with db.transaction() as tx:
+    with db.transaction(by_key=True) as tx:
         subjects = _next_subjects(tx, plan)
         ids = _reserve_ids(tx, len(subjects))
     if not subjects:

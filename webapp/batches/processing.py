@@ -80,7 +80,7 @@ def _turn(lease: Lease, processor: Processor) -> bool:
     end = time.monotonic() + TURN_SECONDS
     after = 0
     while time.monotonic() < end:
-        with db.transaction() as tx:
+        with db.transaction(by_key=True) as tx:
             chunk = _next(tx, lease.target_id, after, 1 if one_by_one else CHUNK_ROWS)
             if chunk and one_by_one:
                 _suspect(tx, lease, chunk[0].request_id)
@@ -92,27 +92,28 @@ def _turn(lease: Lease, processor: Processor) -> bool:
 
 def _process_chunk(lease: Lease, processor: Processor, chunk: Sequence[Any], end: float) -> int:
     """Process and commit rows until the chunk or the turn ends; the id of the last request done."""
-    outputs = []
+    outputs: list[tuple[Any, OutputState, str | None, str | None]] = []
     for row in chunk:
-        outputs.append((row.request_id, *processor.output(row)))
+        outputs.append((row, *processor.output(row)))
         if time.monotonic() >= end:
             break
-    with db.transaction() as tx:
+    with db.transaction(by_key=True) as tx:
         lease.progress(tx)
         _write(tx, lease.target_id, outputs, processor.task.version)
-    return int(outputs[-1][0])
+    return int(outputs[-1][0].request_id)
 
 
 def _write(
-    tx: Connection, batch_id: int, outputs: Sequence[tuple[int, OutputState, str | None, str | None]], version: str
+    tx: Connection, batch_id: int, outputs: Sequence[tuple[Any, OutputState, str | None, str | None]], version: str
 ) -> None:
+    """Store outputs: (row with request_id, item_id and attempt; state; value as JSON text; why it is no use)."""
     db.copy_rows(
         tx,
         "outputs",
         OUTPUT_COLUMNS,
-        ((request_id, state.value, value, reason, version) for request_id, state, value, reason in outputs),
+        ((row.request_id, state.value, value, reason, version) for row, state, value, reason in outputs),
     )
-    settle_outputs(tx, batch_id, [(request_id, state, reason) for request_id, state, _, reason in outputs])
+    settle_outputs(tx, batch_id, [(row.item_id, row.attempt, state, reason) for row, state, _, reason in outputs])
 
 
 def _next(tx: Connection, batch_id: int, after: int, limit: int) -> Sequence[Any]:
@@ -121,13 +122,13 @@ def _next(tx: Connection, batch_id: int, after: int, limit: int) -> Sequence[Any
         tx,
         """
         WITH waiting AS (
-            SELECT r.id, r.item_id, row_number() OVER w AS nth, sum(res.size) OVER w - res.size AS before
-            FROM (SELECT r.id, r.item_id FROM requests r WHERE r.batch_id = :batch AND r.id > :after
+            SELECT r.id, r.item_id, r.attempt, row_number() OVER w AS nth, sum(res.size) OVER w - res.size AS before
+            FROM (SELECT r.id, r.item_id, r.attempt FROM requests r WHERE r.batch_id = :batch AND r.id > :after
                   AND r.state = 'succeeded' AND NOT EXISTS (SELECT 1 FROM outputs o WHERE o.request_id = r.id)
                   ORDER BY r.id LIMIT :limit) AS r
             JOIN results res ON res.request_id = r.id WINDOW w AS (ORDER BY r.id)
         )
-        SELECT w.id AS request_id, res.line::text AS line, s.kind, s.key, s.data::text AS data,
+        SELECT w.id AS request_id, w.item_id, w.attempt, res.line::text AS line, s.kind, s.key, s.data::text AS data,
                encode(s.image, 'hex') AS image, b.media_type, b.width, b.height, b.size
         FROM waiting w JOIN results res ON res.request_id = w.id JOIN items i ON i.id = w.item_id
         JOIN subjects s ON s.id = i.subject_id LEFT JOIN blobs b ON b.sha256 = s.image
@@ -156,8 +157,14 @@ def _blame(lease: Lease, request_id: int, version: str) -> None:
     reason = "Its processing killed the worker each time it was tried, the last time alone. Mend the task's processor."
     with db.transaction() as tx:
         lease.hold(tx)
-        if not db.scalar(tx, "SELECT EXISTS (SELECT 1 FROM outputs WHERE request_id = :id)", id=request_id):
-            _write(tx, lease.target_id, [(request_id, OutputState.INVALID, None, reason)], version)
+        culprit = db.row(
+            tx,
+            "SELECT r.id AS request_id, r.item_id, r.attempt FROM requests r WHERE r.id = :id "
+            "AND NOT EXISTS (SELECT 1 FROM outputs o WHERE o.request_id = r.id)",
+            id=request_id,
+        )
+        if culprit is not None:
+            _write(tx, lease.target_id, [(culprit, OutputState.INVALID, None, reason)], version)
 
 
 def _no_task(lease: Lease, run_id: int, error: str) -> None:

@@ -13,7 +13,8 @@ from sqlalchemy import Connection
 
 from webapp import db
 from webapp.batches.exporting import OutputRow
-from webapp.batches.states import RunState
+from webapp.batches.settling import HELD_MARK
+from webapp.batches.states import OPEN_BATCH_STATES, BatchState, RunState
 from webapp.errors import NotFound
 from webapp.money import ledger
 
@@ -36,15 +37,7 @@ class Counts:
 
     @property
     def total(self) -> int:
-        return (
-            self.pending
-            + self.succeeded
-            + self.errored
-            + self.canceled
-            + self.expired
-            + self.missing
-            + self.stopped
-        )
+        return self.pending + self.succeeded + self.errored + self.canceled + self.expired + self.missing + self.stopped
 
     @property
     def failed(self) -> int:
@@ -152,6 +145,7 @@ class RunStatus:
     subjects: int
     counts: Counts
     held: tuple[str, ...]  # reasons of batches that wait for a person
+    others_open: int  # batches on their way that do not
     retrying_in: float | None  # seconds until failures go again by themselves
 
     @property
@@ -172,12 +166,17 @@ def run_status(tx: Connection, run_id: int) -> RunStatus:
     )
     if run is None:
         raise NotFound(f"There is no run {run_id}.")
-    held = db.rows(
+    under_way = db.rows(
         tx,
-        "SELECT b.reason FROM batches b WHERE b.run_id = :id AND b.state = 'submit_unknown' "
-        "AND b.reason LIKE '%waits for a person%' ORDER BY b.id",
+        "SELECT state, reason FROM batches WHERE run_id = :id AND state = ANY(:open) ORDER BY id",
         id=run_id,
+        open=[state.value for state in OPEN_BATCH_STATES],
     )
+    held = [
+        batch.reason
+        for batch in under_way
+        if batch.state == BatchState.SUBMIT_UNKNOWN and HELD_MARK in (batch.reason or "")
+    ]
     return RunStatus(
         id=run.id,
         task=run.task,
@@ -185,7 +184,8 @@ def run_status(tx: Connection, run_id: int) -> RunStatus:
         reason=run.reason,
         subjects=run.subjects,
         counts=run_counts(tx, [run_id]).get(run_id, Counts()),
-        held=tuple(reason for (reason,) in held),
+        held=tuple(held),
+        others_open=len(under_way) - len(held),
         retrying_in=None if run.retrying_in is None else max(0.0, float(run.retrying_in)),
     )
 

@@ -17,7 +17,7 @@ from webapp.batches.jsonl_input import jsonl_records
 from webapp.batches.record import RAW_BYTES, Problem, Record
 from webapp.errors import InputError
 
-__all__ = ["RAW_BYTES", "Image", "Problem", "Record", "problems_report", "read_records"]
+__all__ = ["RAW_BYTES", "SHOWN_PROBLEMS", "Image", "Problem", "Record", "problems_report", "read_records"]
 
 _READERS = {".jsonl": jsonl_records, ".ndjson": jsonl_records, ".csv": csv_records, ".tsv": csv_records}
 _HINTS = {
@@ -28,7 +28,7 @@ _HINTS = {
     ".zip": "unpack it first",
 }
 _ACCEPTED = "a .jsonl (or .ndjson) file, a .csv (or .tsv) file, or a folder of text files or images"
-_SHOWN_PROBLEMS = 20
+SHOWN_PROBLEMS = 20
 
 
 def read_records(path: Path, *, key_field: str = "key", text_field: str = "text") -> Iterator[Record | Problem]:
@@ -58,8 +58,8 @@ def problems_report(first: Sequence[Problem], count: int) -> str:
     :param count: of all problems, shown or not.
     """
     title = "1 record cannot be used:" if count == 1 else f"{count:,} records cannot be used:"
-    lines = [title, *(f"  - {problem}" for problem in first[:_SHOWN_PROBLEMS])]
-    unshown = count - min(len(first), _SHOWN_PROBLEMS)
+    lines = [title, *(f"  - {problem}" for problem in first[:SHOWN_PROBLEMS])]
+    unshown = count - min(len(first), SHOWN_PROBLEMS)
     if unshown > 0:
         lines.append(f"  … and {unshown:,} more")
     return "\n".join(lines)

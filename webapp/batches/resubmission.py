@@ -61,7 +61,7 @@ def _mark(desk: Desk, lease: Lease, run: Any) -> int:
     after = -1
     marked = 0
     while True:
-        with db.transaction() as tx:
+        with db.transaction(by_key=True) as tx:
             lease.progress(tx)
             page = db.rows(
                 tx,

@@ -21,6 +21,7 @@ from webapp.gateway import ApiBatch, Gateway
 FIRST_LOOK = 2.0  # seconds after the POST ended without an answer
 LOOK_AGAIN = 30.0
 HELD_LOOK = 300.0
+HELD_MARK = "waits for a person"  # in the reason of a batch that is held
 # The API's clock may differ between its machines, and the intent is older than the batch.
 CLOCK_MARGIN = timedelta(minutes=10)
 
@@ -95,7 +96,7 @@ def _adopt(lease: Lease, post: Any, batch: ApiBatch) -> None:
 def _hold(lease: Lease, post: Any, candidates: list[ApiBatch]) -> float:
     reason = (
         f"{len(candidates)} batches at the API may be this one ({', '.join(batch.id for batch in candidates)}): "
-        "it waits for a person."
+        f"it {HELD_MARK}."
     )
     if post.reason != reason:
         with db.transaction() as tx:

@@ -49,7 +49,7 @@ def cut_pending(settings: Settings, lease: Lease, run_id: int) -> int:
     for shard in shards:
         taken = positions[: shard.count]
         del positions[: shard.count]
-        with db.transaction() as tx:
+        with db.transaction(by_key=True) as tx:
             lease.progress(tx)
             _commit(tx, run_id, shard, taken)
         count += 1
@@ -69,7 +69,7 @@ def _sizes(run_id: int, positions: list[int]) -> Iterator[int]:
 def _waiting(run_id: int) -> Iterator[tuple[int, int, int, int]]:
     after = -1
     while True:
-        with db.transaction() as tx:
+        with db.transaction(by_key=True) as tx:
             page = db.rows(
                 tx,
                 f"SELECT i.position, i.subject_id, i.attempts, i.size FROM items i WHERE {WAITING} "  # noqa: S608

@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from webapp import db
+from webapp.errors import Fenced
 
 
 class RunState(StrEnum):
@@ -178,72 +179,86 @@ def note(
 
 
 class Settlement:
-    """What one chunk decided about its requests: columns in parallel, so that one statement writes all."""
+    """What one chunk decided about its requests, in columns, so that one statement each moves requests and items."""
 
     def __init__(self) -> None:
-        self.request_ids: list[int] = []
-        self.states: list[str] = []
+        self.columns: dict[str, list[Any]] = {name: [] for name in ("id", "item_id", "attempt", "was", "state")}
         self.classes: list[str | None] = []
         self.errors: list[str | None] = []
 
-    def add(self, request_id: int, state: RequestState, failure: FailureClass | None, error: str | None) -> None:
-        self.request_ids.append(request_id)
-        self.states.append(state.value)
+    def add(self, request: Any, state: RequestState, failure: FailureClass | None, error: str | None) -> None:
+        """Decide about one request.
+
+        :param request: a row with its `id`, `item_id`, `attempt` and the `state` it is in, locked by this transaction.
+        """
+        for name, value in zip(
+            self.columns, (request.id, request.item_id, request.attempt, request.state, state.value), strict=True
+        ):
+            self.columns[name].append(value)
         self.classes.append(failure.value if failure else None)
         self.errors.append(error)
 
 
-def settle_requests(tx: Connection, settlement: Settlement) -> int:
+# The chunk's decisions as rows. Every join below goes from these to a key: no plan can do worse than one look-up each.
+DECIDED = """
+    unnest(CAST(:id AS bigint[]), CAST(:item_id AS bigint[]), CAST(:attempt AS int[]), CAST(:was AS text[]),
+           CAST(:state AS text[]), CAST(:classes AS text[]), CAST(:errors AS text[]))
+    AS v(id, item_id, attempt, was, state, failure_class, error)
+"""
+
+
+def settle_requests(tx: Connection, settlement: Settlement) -> None:
     """Move requests (and the items whose latest attempt they are) to their outcome, with their tallies.
 
-    Only requests that are pending or missing move: an outcome is final. The count of requests moved.
+    :raises Fenced: a request is no longer in the state it was read in; the chunk must not be committed.
     """
-    if not settlement.request_ids:
-        return 0
-    moved = db.rows(
+    if not settlement.classes:
+        return
+    values = {**settlement.columns, "classes": settlement.classes, "errors": settlement.errors}
+    requests = db.rows(
         tx,
-        """
-        WITH v AS (
-            SELECT * FROM unnest(CAST(:ids AS bigint[]), CAST(:states AS text[]),
-                                 CAST(:classes AS text[]), CAST(:errors AS text[]))
-                     AS v(id, state, failure_class, error)
-        ), old AS (
-            SELECT r.id, r.state FROM requests r JOIN v ON v.id = r.id
-            WHERE r.state IN ('pending', 'missing') ORDER BY r.id FOR UPDATE OF r
-        ), moved AS (
-            UPDATE requests r SET state = v.state, failure_class = v.failure_class
-            FROM v JOIN old ON old.id = v.id WHERE r.id = v.id
-            RETURNING r.batch_id, r.item_id, r.attempt, old.state AS was, v.state, v.failure_class, v.error
-        ), items_moved AS (
-            UPDATE items i SET state = m.state, failure_class = m.failure_class, error = m.error,
-                   output_state = CASE WHEN m.state = 'succeeded' THEN 'waiting' END
-            FROM moved m WHERE i.id = m.item_id AND i.attempts = m.attempt
-            RETURNING m.batch_id, m.was, m.state
-        )
-        SELECT 'requests' AS scope, batch_id, was, state, count(*) AS moved FROM moved GROUP BY 2, 3, 4
-        UNION ALL
-        SELECT 'items', batch_id, was, state, count(*) FROM items_moved GROUP BY 2, 3, 4
-        """,
-        ids=settlement.request_ids,
-        states=settlement.states,
-        classes=settlement.classes,
-        errors=settlement.errors,
+        f"""
+        WITH moved AS (
+            UPDATE requests r SET state = v.state, failure_class = v.failure_class FROM {DECIDED}
+            WHERE r.id = v.id AND r.state = v.was AND r.state IN ('pending', 'missing')
+            RETURNING r.batch_id, v.was, v.state
+        ) SELECT 'requests' AS scope, batch_id, was, state, count(*) AS moved FROM moved GROUP BY 2, 3, 4
+        """,  # noqa: S608 - DECIDED is a constant
+        **values,
+    )
+    if sum(line.moved for line in requests) != len(settlement.classes):
+        raise Fenced("Some requests were settled by another worker meanwhile.")
+    items = db.rows(
+        tx,
+        f"""
+        WITH moved AS (
+            UPDATE items i SET state = v.state, failure_class = v.failure_class, error = v.error,
+                   output_state = CASE WHEN v.state = 'succeeded' THEN 'waiting' END
+            FROM {DECIDED} JOIN requests r ON r.id = v.id WHERE i.id = v.item_id AND i.attempts = v.attempt
+            RETURNING r.batch_id, v.was, v.state
+        ) SELECT 'items' AS scope, batch_id, was, state, count(*) AS moved FROM moved GROUP BY 2, 3, 4
+        """,  # noqa: S608 - DECIDED is a constant
+        **values,
     )
     deltas: dict[tuple[str, int], Counter[str]] = defaultdict(Counter)
-    for line in moved:
+    for line in (*requests, *items):
         deltas[line.scope, line.batch_id][line.was] -= line.moved
         deltas[line.scope, line.batch_id][line.state] += line.moved
     for (scope, batch_id), changed in deltas.items():
         tally(tx, scope, changed, batch_id=batch_id)
-    return sum(line.moved for line in moved if line.scope == "requests")
 
 
-def settle_pending(tx: Connection, batch_id: int, state: RequestState, failure: FailureClass, error: str) -> int:
-    """Move every request of a batch that is still pending to one outcome; the count moved."""
+def settle_pending(tx: Connection, batch_id: int, state: RequestState, failure: FailureClass, error: str) -> None:
+    """Move every request of a batch that is still pending to one outcome."""
     settlement = Settlement()
-    for (request_id,) in db.rows(tx, "SELECT id FROM requests WHERE batch_id = :b AND state = 'pending'", b=batch_id):
-        settlement.add(request_id, state, failure, error)
-    return settle_requests(tx, settlement)
+    for request in db.rows(
+        tx,
+        "SELECT id, item_id, attempt, state FROM requests WHERE batch_id = :batch AND state = 'pending' "
+        "ORDER BY id FOR UPDATE",
+        batch=batch_id,
+    ):
+        settlement.add(request, state, failure, error)
+    settle_requests(tx, settlement)
 
 
 def start_attempts(tx: Connection, run_id: int, item_ids: Sequence[int]) -> int:
@@ -278,26 +293,25 @@ def start_attempts(tx: Connection, run_id: int, item_ids: Sequence[int]) -> int:
     return sum(line.moved for line in moved)
 
 
-def settle_outputs(tx: Connection, batch_id: int, outcomes: Sequence[tuple[int, OutputState, str | None]]) -> None:
-    """Note on items what the processor made of their request: (request id, ok or invalid, why)."""
+def settle_outputs(tx: Connection, batch_id: int, outcomes: Sequence[tuple[int, int, OutputState, str | None]]) -> None:
+    """Note on items what the processor made of their answer: (item id, attempt, ok or invalid, why)."""
     counts = db.rows(
         tx,
         """
-        WITH v AS (
-            SELECT * FROM unnest(CAST(:ids AS bigint[]), CAST(:states AS text[]), CAST(:errors AS text[]))
-                     AS v(id, output_state, error)
-        ), moved AS (
+        WITH moved AS (
             UPDATE items i SET output_state = v.output_state, error = v.error,
                    failure_class = CASE WHEN v.output_state = 'invalid' THEN 'output' END
-            FROM v JOIN requests r ON r.id = v.id
-            WHERE i.id = r.item_id AND i.attempts = r.attempt AND i.output_state = 'waiting'
+            FROM unnest(CAST(:ids AS bigint[]), CAST(:attempts AS int[]), CAST(:states AS text[]),
+                        CAST(:errors AS text[])) AS v(id, attempt, output_state, error)
+            WHERE i.id = v.id AND i.attempts = v.attempt AND i.output_state = 'waiting'
             RETURNING i.output_state
         )
         SELECT output_state, count(*) AS moved FROM moved GROUP BY 1
         """,
-        ids=[request_id for request_id, _, _ in outcomes],
-        states=[state.value for _, state, _ in outcomes],
-        errors=[error for _, _, error in outcomes],
+        ids=[item_id for item_id, _, _, _ in outcomes],
+        attempts=[attempt for _, attempt, _, _ in outcomes],
+        states=[state.value for _, _, state, _ in outcomes],
+        errors=[error for _, _, _, error in outcomes],
     )
     tally(tx, "items", Counter({line.output_state: line.moved for line in counts}), batch_id=batch_id)
 

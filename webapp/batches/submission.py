@@ -205,7 +205,7 @@ def _lines(sending: Sending) -> Iterator[bytes]:
     content_of = lru_cache(maxsize=4)(_image)
     after = 0
     while True:
-        with db.transaction() as tx:
+        with db.transaction(by_key=True) as tx:
             page = _page(tx, sending.batch_id, after)
         if not page:
             return

@@ -1,0 +1,50 @@
+# Batchdesk: everything a fresh machine needs is Python 3.11 or later, make and the package index.
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check bench lock
+SHELL := /bin/sh
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+help: ## Show these targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+# A virtual environment moved to another path does not work: its pip says so, and it is made anew.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Batchdesk needs Python 3.11 or later; name one with PYTHON=/path/to/python3"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: requirements.lock pyproject.toml | $(BIN)/python
+	$(PIP) --require-hashes -r requirements.lock
+	$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/installed-dev: requirements-dev.lock $(VENV)/installed
+	$(PIP) --require-hashes -r requirements-dev.lock
+	@touch $@
+
+install: $(VENV)/installed ## Virtual environment with the pinned dependencies
+
+demo: $(VENV)/installed ## Real examples against the sandbox, dashboard left up (ONCE=1: leave when done; DEMO_LIVE=1: your key)
+	@$(BIN)/batchdesk demo $(if $(filter 1,$(ONCE)),--once) $(if $(filter 1,$(DEMO_LIVE)),--live)
+
+test: $(VENV)/installed-dev ## All tests, on real parts
+	@env $$(env | sed -n 's/^\(ANTHROPIC_[A-Za-z0-9_]*\)=.*/-u \1/p') $(BIN)/python -m pytest
+
+check: $(VENV)/installed-dev ## Format, lint, types, layers, migration drift
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_layers.py tests/test_house_rules.py tests/test_migrations.py
+
+bench: $(VENV)/installed-dev ## Figures as JSON lines, each beside its limit
+	@$(BIN)/python -m bench
+
+lock: ## Pin the dependencies anew (needs uv)
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		--upgrade --extra build -o requirements.lock
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		--upgrade --extra build --extra dev -c requirements.lock -o requirements-dev.lock

@@ -1,0 +1,68 @@
+"""The command group: the list of commands, and the one place where an error becomes a message and an exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import click
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+from webapp.errors import BatchdeskError
+
+OK, BAD_USAGE, FAILURES, STOPPED_WAITING = 0, 2, 3, 4
+
+COMMANDS = {
+    "run": "webapp.cli.run",
+    "status": "webapp.cli.runs",
+    "resubmit": "webapp.cli.runs",
+    "cancel": "webapp.cli.runs",
+    "export": "webapp.cli.runs",
+    "plugins": "webapp.cli.plugins",
+    "doctor": "webapp.cli.doctor",
+    "sandbox": "webapp.cli.serving",
+    "up": "webapp.cli.serving",
+    "migrate": "webapp.cli.serving",
+    "demo": "webapp.cli.demo",
+}
+
+
+class Commands(click.Group):
+    """Loads a command's module when it is called: quick commands stay quick."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        from importlib import import_module
+
+        command: click.Command = getattr(import_module(COMMANDS[name]), name)
+        return command
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except BatchdeskError as error:
+            _say(str(error))
+        except DBAPIError as error:
+            if not isinstance(error, OperationalError | InterfaceError):
+                raise
+            _say(f"The database does not answer: {str(error.orig).splitlines()[0]}\n`batchdesk doctor` says more.")
+        except BrokenPipeError:
+            # Whoever read our output has gone; nothing is wrong with the run.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(OK) from None
+        raise SystemExit(BAD_USAGE)
+
+
+def _say(message: str) -> None:
+    click.echo(f"batchdesk: {message}", err=True)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="batchdesk")
+def main() -> None:
+    """The operators' desk for Anthropic Message Batches: records in, outputs and their cost out."""

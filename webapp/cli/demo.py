@@ -1,0 +1,141 @@
+"""`batchdesk demo`: real examples through the whole road, on a fresh machine, against the sandbox.
+`make demo` calls it; the dashboard stays up unless it is asked to run once.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import shutil
+import sysconfig
+from collections.abc import Iterator
+from importlib.metadata import distribution
+from pathlib import Path
+
+import click
+
+from webapp import create_app, db, jobs
+from webapp.batches import queries, runs
+from webapp.batches.importing import Sieve, import_records
+from webapp.batches.queries import Summary
+from webapp.batches.records import read_records
+from webapp.cli.app import FAILURES
+from webapp.cli.serving import bring_up
+from webapp.cli.waiting import Ending, interruptible, wait_for
+from webapp.errors import Refused
+from webapp.local import Supervisor
+from webapp.settings import load
+
+LABELS = "network,files,text,numbers,time,processes,testing,language"
+IMAGE_PACKAGES = ("flask-admin", "werkzeug")
+IMAGES = 12
+LONGEST_TEXT = 4000
+
+
+@click.command()
+@click.option("--once", is_flag=True, help="Leave when the runs are done.")
+@click.option("--live", is_flag=True, help="Use the API key of the environment: this costs money, and asks first.")
+@click.pass_context
+def demo(context: click.Context, once: bool, live: bool) -> None:
+    """Run `classify` over the docstrings of Python's own modules, and `alt_text` over images of installed packages."""
+    if not live:
+        for name in [name for name in os.environ if name.startswith("ANTHROPIC_")]:
+            del os.environ[name]
+    os.environ.setdefault("BATCHDESK_POLL_SCHEDULE", "*:1")
+    settings = load()
+    material = settings.home / "demo"
+    documents, images = write_documents(material / "docstrings.jsonl"), copy_images(material / "images")
+    if live:
+        _confirm(documents)
+    with interruptible(), Supervisor(settings.home, log=lambda message: click.echo(message, err=True)) as supervisor:
+        try:
+            bring_up(supervisor, settings, workers=2)
+            app = create_app(settings)
+            with app.app_context():
+                endings = [
+                    _run("classify", documents, labels=LABELS),
+                    _run("alt_text", images),
+                ]
+            click.echo(table([ending.summary for ending in endings]))
+            if once:
+                context.exit(max(ending.status for ending in endings))
+            click.echo("The dashboard stays up; Ctrl-C ends it.", err=True)
+            supervisor.watch()
+        except KeyboardInterrupt:
+            click.echo("Stopping.", err=True)
+            if once:
+                context.exit(FAILURES)
+
+
+def _confirm(documents: Path) -> None:
+    size = documents.stat().st_size
+    click.echo(
+        f"This sends about {size:,} bytes of text and {IMAGES} images to the API with your key. With claude-haiku-5-5 "
+        f"it costs about {size / 3 * 0.05 / 1e6 + 0.02:.2f} USD.",
+        err=True,
+    )
+    if not click.confirm("Go on?", err=True):
+        raise Refused("Nothing was sent.")
+
+
+def write_documents(path: Path) -> Path:
+    """The docstrings of the standard library's modules as records: real text that is on any machine."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        for name, text in _docstrings(Path(sysconfig.get_paths()["stdlib"])):
+            file.write(json.dumps({"key": name, "text": text[:LONGEST_TEXT]}) + "\n")
+    return path
+
+
+def _docstrings(folder: Path) -> Iterator[tuple[str, str]]:
+    for source in sorted(folder.glob("*.py")):
+        try:
+            text = ast.get_docstring(ast.parse(source.read_text("utf-8")))
+        except (SyntaxError, UnicodeDecodeError):
+            continue
+        if text and text.strip():
+            yield source.stem, text
+
+
+def copy_images(folder: Path) -> Path:
+    """Images that installed packages bring along."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found: dict[str, Path] = {}
+    for package in IMAGE_PACKAGES:
+        for file in distribution(package).files or []:
+            if file.suffix in (".png", ".gif", ".jpg"):
+                found.setdefault(file.name, Path(str(file.locate())))
+    for name, path in sorted(found.items())[:IMAGES]:
+        shutil.copyfile(path, folder / name)
+    return folder
+
+
+def _run(task_name: str, source: Path, **raw: str) -> Ending:
+    from flask import current_app
+
+    registry = current_app.extensions["batchdesk"].registry
+    task = registry.task(task_name)
+    with db.transaction() as tx:
+        records = Sieve(None).records(read_records(source))
+        dataset, kind = import_records(tx, records, name=source.name, source=source, text_field="text", owner="demo")
+        runs.check_kind(task, kind)
+        settings = registry.parse_settings(task, raw)
+        run_id = runs.start_run(tx, dataset_id=dataset, task=task, settings=settings, owner="demo")
+    jobs.nudge()
+    click.echo(f"Run {run_id}: {task_name} over {source.name}", err=True)
+    return wait_for(run_id)
+
+
+def table(summaries: list[Summary]) -> str:
+    """The runs as a small table for the terminal."""
+    with db.transaction() as tx:
+        tasks = [queries.run_status(tx, summary.run).task for summary in summaries]
+    lines = [f"{'run':>4}  {'task':<10} {'requests':>9} {'succeeded':>9} {'failed':>7} {'batches':>7} {'cost USD':>10}"]
+    for task, one in zip(tasks, summaries, strict=True):
+        cost = "unpriced" if one.cost_usd is None else f"{one.cost_usd:.6f}"
+        lines.append(
+            f"{one.run:>4}  {task:<10} {one.requests:>9,} {one.succeeded:>9,} {one.failures:>7,} "
+            f"{one.batches:>7,} {cost:>10}"
+        )
+    return "\n".join(lines)

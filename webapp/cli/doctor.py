@@ -1,0 +1,141 @@
+"""`batchdesk doctor`: what is set up, what is up, what is wrong, and how to mend it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import click
+from flask import Flask, current_app
+from redis.exceptions import RedisError
+
+from webapp import create_app, db, local, services
+from webapp.batches import auditing
+from webapp.cli.environment import schema_versions
+from webapp.errors import BatchdeskError, LocalServicesError
+from webapp.settings import VARIABLES, Settings, load
+
+SICK = 1
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at."""
+
+    good: bool
+    what: str
+    mend: str = ""
+
+
+@click.command()
+@click.pass_context
+def doctor(context: click.Context) -> None:
+    """Say what is set up, what is up, what is wrong, and how to mend it. Exit status 1 when something is wrong."""
+    settings = load()
+    findings = list(_settings(settings))
+    for finding in findings:
+        _show(finding)
+    sick = False
+    for finding in _installation(settings):
+        _show(finding)
+        sick = sick or not finding.good
+    context.exit(SICK if sick else 0)
+
+
+def _show(finding: Finding) -> None:
+    click.echo(f"{'ok  ' if finding.good else 'BAD '} {finding.what}")
+    if finding.mend:
+        click.echo(f"     -> {finding.mend}")
+
+
+def _settings(settings: Settings) -> Iterator[Finding]:
+    for name, field in VARIABLES.items():
+        value = getattr(settings, field)
+        if field in settings.model_fields_set:
+            secret = "Secret" in str(Settings.model_fields[field].annotation)
+            yield Finding(True, f"{name} is set{'' if secret else f': {value}'}")
+    yield Finding(True, f"Home: {settings.home}")
+    yield Finding(True, "API: the sandbox (no ANTHROPIC_API_KEY)" if settings.sandbox else "API: a key is set")
+
+
+def _installation(settings: Settings) -> Iterator[Finding]:
+    try:
+        if settings.embedded and local.running(settings.home) is None:
+            yield Finding(False, "The embedded services are not up.", "Start everything with `batchdesk up`.")
+            return
+        app = create_app(settings)
+    except (BatchdeskError, LocalServicesError) as error:
+        yield Finding(False, str(error))
+        return
+    with app.app_context():
+        yield from _database(app)
+
+
+def _database(app: Flask) -> Iterator[Finding]:
+    try:
+        current, head = schema_versions(app)
+    except Exception as error:  # noqa: BLE001 - whatever the driver says is what is wrong
+        words = str(error).splitlines()[0]
+        yield Finding(False, f"The database does not answer: {words}", "Check DATABASE_URL and the server.")
+        return
+    if current != head:
+        yield Finding(False, f"The database is at version {current}, the code at {head}.", "Run `batchdesk migrate`.")
+        return
+    yield Finding(True, f"Database: version {current}")
+    yield _queue()
+    yield from _processes()
+    yield _api()
+    yield from _plugins()
+    yield from _steps()
+    for fault in auditing.faults():
+        yield Finding(False, fault, "Rows and tallies disagree: keep the database as it is and report this.")
+
+
+def _queue() -> Finding:
+    try:
+        current_app.extensions["batchdesk.redis"].ping()
+    except RedisError as error:
+        return Finding(False, f"The queue does not answer: {error}", "Check REDIS_URL and the server. No data is lost.")
+    return Finding(True, "Queue: answers")
+
+
+def _processes() -> Iterator[Finding]:
+    with db.transaction() as tx:
+        seen = dict(
+            tuple(line)
+            for line in db.rows(
+                tx, "SELECT role, count(*) FROM processes WHERE seen_at > now() - interval '60 seconds' GROUP BY 1"
+            )
+        )
+    for role, start in (("worker", "python worker.py work"), ("clock", "python worker.py clock")):
+        count = seen.get(role, 0)
+        yield Finding(bool(count), f"{role}s up: {count}", "" if count else f"Start one: `{start}`, or `batchdesk up`.")
+
+
+def _api() -> Finding:
+    try:
+        identity = current_app.extensions["batchdesk"].gateway.identify()
+    except BatchdeskError as error:
+        return Finding(False, f"The API does not answer: {error}", "Check ANTHROPIC_API_KEY and ANTHROPIC_BASE_URL.")
+    where = "the sandbox" if identity.base_url == services.SANDBOX_NAME else identity.base_url
+    return Finding(True, f"API: {where}, organization {identity.organization_id}, workspace {identity.workspace_id}")
+
+
+def _plugins() -> Iterator[Finding]:
+    registry = current_app.extensions["batchdesk"].registry
+    yield Finding(True, f"Tasks: {', '.join(sorted(registry.tasks)) or 'none'}")
+    for problem in registry.problems:
+        mend = "`batchdesk plugins check` shows where."
+        yield Finding(False, f"Plugin {problem.plugin} was left out: {problem.error}", mend)
+
+
+def _steps() -> Iterator[Finding]:
+    with db.transaction() as tx:
+        broken = db.rows(tx, "SELECT step, target_id, failures, error FROM steps WHERE error IS NOT NULL ORDER BY 1, 2")
+        paused = db.rows(tx, "SELECT id, reason FROM runs WHERE state = 'paused' ORDER BY id")
+    for line in broken:
+        what = f"Step {line.step} of {line.target_id} failed {line.failures} times: {line.error}"
+        yield Finding(False, what, "It is tried again by itself.")
+    for run in paused:
+        yield Finding(
+            False, f"Run {run.id} is paused: {run.reason}", "Resume it from the dashboard once that is mended."
+        )

@@ -1,0 +1,163 @@
+"""Waits for a run with a progress bar, and ends a command the way the contract says: outputs, one JSON object, status.
+`run` and `resubmit` use it.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from sqlalchemy.exc import OperationalError
+
+from webapp import db
+from webapp.batches import queries
+from webapp.batches.exporting import write_outputs
+from webapp.batches.queries import RunStatus, Summary
+from webapp.batches.states import RunState
+from webapp.cli.app import FAILURES, OK, STOPPED_WAITING
+
+LOOK_SECONDS = 0.2
+QUIET_SECONDS = 30.0  # between lines of progress where no terminal shows a bar
+DATABASE_PATIENCE = 60.0
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM while waiting."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How waiting for a run ended: `stopped` says why it did before the run was over."""
+
+    summary: Summary
+    stopped: str | None
+
+    @property
+    def status(self) -> int:
+        if self.stopped is not None:
+            return STOPPED_WAITING
+        return FAILURES if self.summary.failures else OK
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGTERM ends the command like Ctrl-C: in order, with its words."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise Interrupted
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def wait_for(run_id: int, *, timeout: float | None = None) -> Ending:
+    """Wait until a run is over, paused or held; Ctrl-C and the timeout leave it as it is."""
+    try:
+        stopped = _watch(run_id, time.monotonic() + timeout if timeout is not None else None)
+    except KeyboardInterrupt:
+        stopped = "interrupted"
+    with db.transaction() as tx:
+        return Ending(queries.summary(tx, run_id), stopped)
+
+
+def _watch(run_id: int, deadline: float | None) -> str | None:
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    told = time.monotonic()
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        line = bar.add_task("planning", total=None)
+        while True:
+            status = _status(run_id)
+            counts = status.counts
+            done = status.subjects - counts.pending if counts.total else 0
+            bar.update(line, description=_phase(status), completed=done, total=status.subjects)
+            if status.over:
+                return None
+            stopped = _stopped(status)
+            if stopped or (deadline is not None and time.monotonic() >= deadline):
+                return stopped or "the time is over"
+            if not console.is_terminal and time.monotonic() - told >= QUIET_SECONDS:
+                told = time.monotonic()
+                click.echo(f"Run {run_id}: {_phase(status)}, {done:,} of {status.subjects:,}.", err=True)
+            time.sleep(LOOK_SECONDS)
+
+
+def _status(run_id: int) -> RunStatus:
+    """Where the run stands; a database that restarts is waited for."""
+    end = time.monotonic() + DATABASE_PATIENCE
+    while True:
+        try:
+            with db.transaction() as tx:
+                return queries.run_status(tx, run_id)
+        except OperationalError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(LOOK_SECONDS)
+
+
+def _phase(status: RunStatus) -> str:
+    if status.state == RunState.PLANNING:
+        return "planning"
+    if status.retrying_in is not None and not status.counts.pending:
+        return f"failures go again in {status.retrying_in:.0f} s"
+    return f"{status.counts.failed:,} failed" if status.counts.failed else "running"
+
+
+def _stopped(status: RunStatus) -> str | None:
+    if status.state == RunState.PAUSED:
+        return f"the run is paused: {status.reason}"
+    if status.held and status.others_open == 0:
+        return f"the run is held: {status.held[0]}"
+    return None
+
+
+def finish(ending: Ending, *, out: Path | None, as_json: bool) -> int:
+    """Write the outputs of a run that is over, say how it went, print the object; the exit status."""
+    summary = ending.summary
+    if ending.stopped is None and out is not None:
+        with db.transaction() as tx:
+            count = write_outputs(queries.outputs(tx, summary.run), out)
+        click.echo(f"{count:,} outputs written to {out}.", err=True)
+    click.echo(describe(summary), err=True)
+    if ending.stopped is not None:
+        click.echo(come_back(summary.run, ending.stopped), err=True)
+    if as_json:
+        click.echo(json.dumps(summary.as_json()))
+    return ending.status
+
+
+def describe(summary: Summary) -> str:
+    """A run's figures in one or two sentences."""
+    names = ("errored", "canceled", "expired", "missing", "stopped", "invalid")
+    failed = [f"{getattr(summary, name):,} {name}" for name in names if getattr(summary, name)]
+    parts = [f"Run {summary.run}: {summary.succeeded:,} of {summary.requests:,} succeeded", *failed]
+    return f"{', '.join(parts)}. Batches: {summary.batches:,}. {_cost(summary)}"
+
+
+def _cost(summary: Summary) -> str:
+    if summary.cost_usd is None:
+        return "Cost: unpriced (a model is not in the price table)."
+    synchronous = "" if summary.sync_cost_usd is None else f", against {summary.sync_cost_usd:,.4f} USD synchronously"
+    return f"Cost: {summary.cost_usd:,.4f} USD{synchronous}."
+
+
+def come_back(run_id: int, why: str) -> str:
+    """What to say when a command stops waiting: the run stays, and how to see it again."""
+    return (
+        f"Stopped waiting: {why}\n"
+        f"Run {run_id} stays as it is: nothing is cancelled. `batchdesk status {run_id}` shows where it is, "
+        f"`batchdesk up` works on, `batchdesk export {run_id} --out FILE` writes what is there, "
+        f"`batchdesk cancel {run_id}` ends it."
+    )
