@@ -8,7 +8,6 @@ from pathlib import Path
 
 import anthropic
 import pytest
-
 from support.sandbox import SandboxProcess
 
 

@@ -10,9 +10,8 @@ from typing import Any
 
 import anthropic
 import pytest
-
-from support.sandbox_calls import call, requests, rows, run_batch
 from support.sandbox import SandboxProcess
+from support.sandbox_calls import call, requests, rows, run_batch
 
 DAY = 86_400
 

@@ -6,9 +6,8 @@ import json
 
 import anthropic
 import pytest
-
-from support.sandbox_calls import call, requests
 from support.sandbox import SandboxProcess
+from support.sandbox_calls import call, requests
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,8 @@ import json
 from typing import Any
 
 import pytest
-
-from support.sandbox_calls import call, create, params, requests
 from support.sandbox import SandboxProcess
+from support.sandbox_calls import call, create, params, requests
 
 GOOD = {"custom_id": "ok", "params": params()}
 
