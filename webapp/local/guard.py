@@ -20,6 +20,7 @@ class Guard:
     def __init__(self) -> None:
         self._watcher: subprocess.Popen[bytes] | None = None
         self._signals: dict[int, int] = {}
+        self._sockets: Path | None = None
 
     def ensure(self, lock: int) -> None:
         """Start the watcher, or another when it was killed. It inherits the descriptor of the owner's lock."""
@@ -38,6 +39,13 @@ class Guard:
         )
         for pid, number in self._signals.items():
             self._tell(f"+{pid} {number}\n")
+        if self._sockets is not None:
+            self.remember_sockets(self._sockets)
+
+    def remember_sockets(self, folder: Path) -> None:
+        """Have the watcher remove this folder at its end."""
+        self._sockets = folder
+        self._tell(f"={folder}\n")
 
     def add(self, pid: int, polite: int) -> None:
         self._signals[pid] = polite
@@ -54,6 +62,7 @@ class Guard:
             self._watcher.wait()
             self._watcher = None
         self._signals.clear()
+        self._sockets = None
 
     def _tell(self, line: str) -> None:
         # A broken pipe: it was killed. `ensure` starts another, which is told everything.

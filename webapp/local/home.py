@@ -17,14 +17,16 @@ from pathlib import Path
 from urllib.parse import quote
 
 from webapp.errors import LocalServicesError
-from webapp.local.watcher import GRACE_SECONDS, alive
+from webapp.local.watcher import (
+    GRACE_SECONDS,
+    POSTGRES_PORT,
+    SOCKETS_PREFIX,
+    VALKEY_SOCKET,
+    alive,
+    remove_sockets,
+)
 
 OWN_SERVERS = "To use servers of your own instead, set DATABASE_URL and REDIS_URL."
-
-POSTGRES_PORT = 5432  # only a part of the socket's name; set everywhere, else PGPORT would decide
-VALKEY_SOCKET = "valkey.sock"
-SOCKET_NAMES = (f".s.PGSQL.{POSTGRES_PORT}", f".s.PGSQL.{POSTGRES_PORT}.lock", VALKEY_SOCKET)
-SOCKETS_PREFIX = "batchdesk-"
 
 # A unix socket's path holds 107 bytes on Linux and 103 on macOS; the names after this part take 38.
 LONGEST_BASE = 60
@@ -147,9 +149,7 @@ class Home:
     def remove_sockets(self) -> None:
         """Remove the recorded socket folder: ours of now, or that of an owner that was killed."""
         with suppress(FileNotFoundError):
-            folder = Path((self.run / "sockets").read_text(encoding="utf-8"))
-            if folder.name.startswith(SOCKETS_PREFIX) and folder.is_dir() and not folder.is_symlink():
-                _empty_and_remove(folder)
+            remove_sockets(Path((self.run / "sockets").read_text(encoding="utf-8")))
             (self.run / "sockets").unlink()
         self.sockets = None
 
@@ -196,11 +196,3 @@ def sockets_base() -> Path:
     preferred = tempfile.gettempdir()
     fits = len(os.fsencode(preferred)) <= LONGEST_BASE and PLAIN.issuperset(preferred)
     return Path(preferred if fits else "/tmp")  # noqa: S108 - mkdtemp makes a private folder in it
-
-
-def _empty_and_remove(folder: Path) -> None:
-    # Names we know, then rmdir: whatever else may be in there is not ours to delete.
-    with suppress(OSError):
-        for name in SOCKET_NAMES:
-            (folder / name).unlink(missing_ok=True)
-        folder.rmdir()

@@ -20,10 +20,11 @@ from pathlib import Path
 import psycopg
 
 from webapp.errors import LocalServicesError
-from webapp.local.home import OWN_SERVERS, POSTGRES_PORT, SOCKET_NAMES, Home, sockets_base
+from webapp.local.home import OWN_SERVERS, Home, sockets_base
 from webapp.local.identity import Identity, identity_for, initdb_identity, user_name
 from webapp.local.orphans import stop_orphan
 from webapp.local.process import Child
+from webapp.local.watcher import POSTGRES_PORT, POSTGRES_SOCKETS
 
 NAME = "PostgreSQL"
 SETUP = "PostgreSQL-setup"
@@ -152,7 +153,7 @@ class Postgres:
         pid_file = self.data / "postmaster.pid"
         stop_orphan(pid_file, self.programs.postgres.name, self.data, signal.SIGINT)
         pid_file.unlink(missing_ok=True)
-        for name in SOCKET_NAMES[:2]:
+        for name in POSTGRES_SOCKETS:
             (self.home.sockets or self.data).joinpath(name).unlink(missing_ok=True)
         user = user_name().replace('"', '""')
         lines = "".join(f'owner "{user}" {role}\n' for role in (SUPERUSER, OWNER))

@@ -19,6 +19,7 @@ from typing import TypeVar
 from webapp.errors import BatchdeskError, LocalServicesError
 from webapp.local.guard import Guard
 from webapp.local.home import OWN_SERVERS, Home, Services
+from webapp.local.identity import Identity
 from webapp.local.postgres import Postgres
 from webapp.local.process import Child, Process, launch
 from webapp.local.valkey import Valkey
@@ -96,7 +97,7 @@ class Supervisor:
             self._own()
             postgres = Postgres(self.home, durable=self._durable)
             valkey = Valkey(self.home, postgres.identity, durable=self._durable)
-            self.home.make_sockets(postgres.identity.uid, postgres.identity.gid)
+            self._make_sockets(postgres.identity)
             postgres.create(self.run)
             valkey.create()
             queue_server = self._begin(valkey.child())
@@ -109,6 +110,10 @@ class Supervisor:
         except BaseException:
             self.stop()
             raise
+
+    def _make_sockets(self, identity: Identity) -> None:
+        with self._lock:
+            self._guard.remember_sockets(self.home.make_sockets(identity.uid, identity.gid))
 
     def _start_postgres(self, child: Child) -> None:
         # Sessions of a server that was killed live on for a moment; until they are gone it refuses to start.

@@ -12,11 +12,12 @@ import socket
 from pathlib import Path
 
 from webapp.errors import LocalServicesError
-from webapp.local.home import OWN_SERVERS, VALKEY_SOCKET, Home
+from webapp.local.home import OWN_SERVERS, Home
 from webapp.local.identity import Identity
 from webapp.local.orphans import stop_orphan
 from webapp.local.postgres import ENVIRONMENT, write_owned
 from webapp.local.process import Child
+from webapp.local.watcher import VALKEY_SOCKET
 
 NAME = "Valkey"
 
