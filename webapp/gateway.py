@@ -2,7 +2,8 @@
 The steps call it, never inside a transaction; it knows no table.
 
 The SDK's own retries are off for every verb: `create` would POST three times and pay three times, and
-the others are repeated by their steps, which see more than one call.
+the others are repeated by their steps, which see more than one call. The SDK is imported where it is used: loading it
+takes longer than most pages and commands, which never call the API.
 """
 
 from __future__ import annotations
@@ -12,12 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import anthropic
 import httpx2
-from anthropic.types.messages import MessageBatch
 
 from webapp.errors import (
     ApiAccount,
@@ -29,6 +28,9 @@ from webapp.errors import (
     ApiUnclear,
 )
 from webapp.settings import API_REQUEST_TIMEOUT
+
+if TYPE_CHECKING:
+    import anthropic
 
 BATCHES = "/v1/messages/batches"
 PAGE = 1000  # the API's largest list page
@@ -92,6 +94,8 @@ class Gateway:
         :param base_url: None for the SDK's own.
         :param name: what to call the address in an account (the sandbox moves from port to port).
         """
+        import anthropic
+
         self._client = anthropic.Anthropic(
             api_key=api_key,
             base_url=base_url,
@@ -121,6 +125,8 @@ class Gateway:
         :raises ApiRefused: certainly not created.
         :raises ApiUnclear: created or not: unknown, if the body was sent to its end.
         """
+        from anthropic.types.messages import MessageBatch
+
         watched = _Watched(body)
         try:
             with _mapped():
@@ -151,7 +157,9 @@ class Gateway:
 
     def pages(self) -> Iterator[Page]:
         """All batches of the workspace, newest first, a page of up to 1,000 per call."""
-        after: Any = anthropic.omit
+        from anthropic import omit
+
+        after: Any = omit
         while True:
             with _mapped():
                 page = self._client.messages.batches.list(limit=PAGE, after_id=after)
@@ -225,6 +233,8 @@ def _lines(pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _batch(answer: Any) -> ApiBatch:
+    from anthropic.types.messages import MessageBatch
+
     if not isinstance(answer, MessageBatch) or not isinstance(answer.id, str) or not answer.id:
         raise ApiUnclear("The API answered with something that is no Message Batch.")
     counts = answer.request_counts
@@ -253,6 +263,8 @@ def _date(header: str | None) -> datetime:
 
 @contextmanager
 def _mapped() -> Iterator[None]:
+    import anthropic
+
     try:
         yield
     except (anthropic.AnthropicError, httpx2.HTTPError, httpx2.StreamError) as error:
@@ -261,6 +273,8 @@ def _mapped() -> Iterator[None]:
 
 def mapped(error: Exception) -> ApiError:
     """Our error for one of the SDK's (or of httpx2, which it lets through while a stream is read)."""
+    import anthropic
+
     if isinstance(error, anthropic.APIStatusError):
         return _mapped_status(error)
     if isinstance(error, anthropic.APITimeoutError | httpx2.TimeoutException):

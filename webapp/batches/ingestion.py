@@ -14,6 +14,7 @@ from webapp import db
 from webapp.batches import jsontext
 from webapp.batches.completion import batch_over
 from webapp.batches.desk import Desk
+from webapp.batches.escapes import storable
 from webapp.batches.failures import OF_STATE, STATES, of_error
 from webapp.batches.settling import disprove
 from webapp.batches.states import (
@@ -201,10 +202,8 @@ def _write_duplicates(tx: Connection, fetch: Fetch, answers: list[tuple[Any, Lin
 
 
 def _text(value: Any) -> str | None:
-    """A string fit for a text column: PostgreSQL's text holds no NUL and no lone surrogate."""
-    if not isinstance(value, str):
-        return None
-    return value.replace("\0", "\\u0000").encode("utf-8", "backslashreplace").decode()
+    """A string of the API's, fit for a text column."""
+    return storable(value) if isinstance(value, str) else None
 
 
 def _close(desk: Desk, lease: Lease, fetch: Fetch) -> float | None:
@@ -261,7 +260,7 @@ def _tell(tx: Connection, fetch: Fetch) -> None:
             run_id=fetch.batch.run_id,
             batch_id=fetch.batch.id,
             actor="ingest",
-            reason=f"The results held {' and '.join(told)}.".replace("\0", "\\u0000"),
+            reason=f"The results held {' and '.join(told)}.",
         )
 
 

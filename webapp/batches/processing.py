@@ -16,6 +16,7 @@ from webapp import db
 from webapp.batches import jsontext
 from webapp.batches.completion import finish_if_over
 from webapp.batches.desk import Desk
+from webapp.batches.escapes import storable
 from webapp.batches.planning import subject_payload
 from webapp.batches.states import OutputState, RunState, move_run, settle_outputs
 from webapp.batches.steps import Lease
@@ -45,7 +46,7 @@ class Processor:
             value = calls.process(self.task, subject_payload(row, self.text_field), message, self.settings)
             return OutputState.OK, jsontext.dumps(value).decode(), None
         except (InvalidOutput, RecursionError) as error:
-            return OutputState.INVALID, None, _shown(str(error))
+            return OutputState.INVALID, None, storable(str(error))
 
 
 def process(desk: Desk, lease: Lease) -> float | None:
@@ -173,8 +174,3 @@ def _no_task(lease: Lease, run_id: int, error: str) -> None:
         lease.hold(tx)
         db.run(tx, "UPDATE runs SET pause_wanted_at = coalesce(pause_wanted_at, now()) WHERE id = :id", id=run_id)
         move_run(tx, run_id, RunState.PAUSED, actor="process", reason=f"Its results cannot be processed: {error}")
-
-
-def _shown(reason: str) -> str:
-    """Text that a text column can hold: no NUL, no lone surrogate."""
-    return reason.replace("\0", "\\u0000").encode("utf-8", "backslashreplace").decode()

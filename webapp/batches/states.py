@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from webapp import db
+from webapp.batches.escapes import storable
 from webapp.errors import Fenced
 
 
@@ -149,7 +150,7 @@ def _move(
         to=to,
         sources=sources,
         actor=actor,
-        reason=reason,
+        reason=storable(reason) if reason else reason,
         **columns,
     )
 
@@ -173,7 +174,7 @@ def note(
         batch_id=batch_id,
         kind=kind,
         actor=actor,
-        reason=reason,
+        reason=storable(reason),
         data=json.dumps(data) if data else None,
     )
 
@@ -191,6 +192,8 @@ class Settlement:
 
         :param request: a row with its `id`, `item_id`, `attempt` and the `state` it is in, locked by this transaction.
         """
+        if request.state not in (RequestState.PENDING, RequestState.MISSING):
+            raise AssertionError(f"request {request.id} is {request.state}: an outcome is final")
         for name, value in zip(
             self.columns, (request.id, request.item_id, request.attempt, request.state, state.value), strict=True
         ):
@@ -199,7 +202,9 @@ class Settlement:
         self.errors.append(error)
 
 
-# The chunk's decisions as rows. Every join below goes from these to a key: no plan can do worse than one look-up each.
+# The chunk's decisions as rows; every join below goes from these to a key. The states to be left are columns of them
+# too, never constants: by its statistics the planner takes `state = 'pending'` for next to no rows, and would look
+# through the whole table for those few.
 DECIDED = """
     unnest(CAST(:id AS bigint[]), CAST(:item_id AS bigint[]), CAST(:attempt AS int[]), CAST(:was AS text[]),
            CAST(:state AS text[]), CAST(:classes AS text[]), CAST(:errors AS text[]))
@@ -220,7 +225,7 @@ def settle_requests(tx: Connection, settlement: Settlement) -> None:
         f"""
         WITH moved AS (
             UPDATE requests r SET state = v.state, failure_class = v.failure_class FROM {DECIDED}
-            WHERE r.id = v.id AND r.state = v.was AND r.state IN ('pending', 'missing')
+            WHERE r.id = v.id AND r.state = v.was
             RETURNING r.batch_id, v.was, v.state
         ) SELECT 'requests' AS scope, batch_id, was, state, count(*) AS moved FROM moved GROUP BY 2, 3, 4
         """,  # noqa: S608 - DECIDED is a constant
@@ -301,15 +306,16 @@ def settle_outputs(tx: Connection, batch_id: int, outcomes: Sequence[tuple[int, 
         WITH moved AS (
             UPDATE items i SET output_state = v.output_state, error = v.error,
                    failure_class = CASE WHEN v.output_state = 'invalid' THEN 'output' END
-            FROM unnest(CAST(:ids AS bigint[]), CAST(:attempts AS int[]), CAST(:states AS text[]),
-                        CAST(:errors AS text[])) AS v(id, attempt, output_state, error)
-            WHERE i.id = v.id AND i.attempts = v.attempt AND i.output_state = 'waiting'
+            FROM unnest(CAST(:ids AS bigint[]), CAST(:attempts AS int[]), CAST(:was AS text[]),
+                        CAST(:states AS text[]), CAST(:errors AS text[])) AS v(id, attempt, was, output_state, error)
+            WHERE i.id = v.id AND i.attempts = v.attempt AND i.output_state = v.was
             RETURNING i.output_state
         )
         SELECT output_state, count(*) AS moved FROM moved GROUP BY 1
         """,
         ids=[item_id for item_id, _, _, _ in outcomes],
         attempts=[attempt for _, attempt, _, _ in outcomes],
+        was=[OutputState.WAITING.value] * len(outcomes),
         states=[state.value for _, _, state, _ in outcomes],
         errors=[error for _, _, _, error in outcomes],
     )
