@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from webapp.batches.jsontext import plain
 from webapp.hooks import Image
 
 HEAD = b'{"requests":['
@@ -36,10 +37,10 @@ def encode(params: Mapping[str, Any], token: str) -> str:
     :raises TypeError, ValueError: something in it is no JSON.
     """
 
-    def mark(value: Any) -> str:
+    def mark(value: Any) -> Any:
         if isinstance(value, Image):
             return f"blob:{token}:{value.sha256}"
-        raise TypeError(f"{type(value).__name__} is no JSON value")
+        return plain(value)
 
     try:
         return orjson.dumps(dict(params), default=mark, option=orjson.OPT_PASSTHROUGH_DATACLASS).decode()

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NoReturn
 
 import orjson
 
@@ -29,15 +30,26 @@ def loads(text: str | bytes) -> Any:
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
-        return json.loads(text, parse_int=_int)
+        # Python would also take other encodings, a byte order mark, and numbers that are none.
+        return json.loads(text if isinstance(text, str) else text.decode(), parse_int=_int, parse_constant=_no_number)
 
 
 def dumps(value: object) -> bytes:
     """Compact JSON in UTF-8; text with lone surrogates, which UTF-8 cannot hold, as ASCII with escapes."""
     try:
-        return orjson.dumps(value)
+        return orjson.dumps(value, default=plain)
     except TypeError:
-        return json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii")
+        return json.dumps(value, default=plain, separators=(",", ":"), allow_nan=False).encode("ascii")
+
+
+def plain(value: object) -> dict[Any, Any]:
+    """What JSON writes for a value that is no plain one: a read-only mapping is an object.
+
+    :raises TypeError: JSON has nothing for it.
+    """
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} is no JSON value")
 
 
 def parse_object(text: bytes, offset: int = 0) -> dict[str, Any] | Fault:
@@ -94,6 +106,10 @@ def parse_exactly(text: bytes, offset: int = 0) -> dict[str, Any] | Fault:
 
 def _int(digits: str) -> int | float:
     return int(digits) if len(digits) <= _MAX_INT_DIGITS else float(digits)
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
 
 
 def _count_members(value: dict[str, Any]) -> int:

@@ -16,6 +16,7 @@ from webapp import db
 from webapp.batches import encoding, jsontext
 from webapp.batches.completion import finish_if_over
 from webapp.batches.desk import Desk
+from webapp.batches.escapes import storable
 from webapp.batches.sharding import cut_pending
 from webapp.batches.states import FailureClass, RequestState, RunState, move_run, note, tally
 from webapp.batches.steps import Lease
@@ -184,8 +185,8 @@ def _build(plan: RunPlan, item_id: int, row: Any) -> tuple[tuple[Any, ...], str 
         own = encoding.encode(params, plan.token)
         own_bytes = encoding.sent_bytes(own.encode(), encoding.mark_pattern(plan.token), lambda _: row.size)
         _check_size(plan, own_bytes)
-    except (InputError, PluginError, TypeError, ValueError) as error:
-        fault = str(error).replace("\0", "\\u0000")
+    except (InputError, PluginError, TypeError, ValueError, RecursionError) as error:
+        fault = storable(str(error))
         failed = (RequestState.ERRORED.value, FailureClass.FIX.value, fault)
         return (item_id, plan.run_id, row.id, row.position, 0, 0, row.kind, *failed), None
     pending = (RequestState.PENDING.value, None, None)

@@ -9,6 +9,7 @@ from typing import Any
 
 from webapp import db
 from webapp.batches.desk import Desk
+from webapp.batches.escapes import storable
 from webapp.batches.states import BatchState, move_batch
 from webapp.batches.steps import Lease, StepName, due
 from webapp.errors import ApiNotFound, ApiRefused, ApiUnclear
@@ -82,5 +83,5 @@ def _lost(lease: Lease, batch: Any, error: str) -> float:
     reason = f"The API does not know this batch with the present key ({error}) It is held, not lost: check the key."
     with db.transaction() as tx:
         lease.hold(tx)
-        db.run(tx, "UPDATE batches SET reason = :reason WHERE id = :id", reason=reason, id=batch.id)
+        db.run(tx, "UPDATE batches SET reason = :reason WHERE id = :id", reason=storable(reason), id=batch.id)
     return LOST_WAIT

@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 
 from webapp import db
 from webapp.batches.desk import Desk
+from webapp.batches.escapes import storable
 from webapp.batches.models import SubmissionOutcome
 from webapp.batches.states import BatchState, move_batch, note
 from webapp.batches.steps import Lease, StepName, due
@@ -168,7 +169,7 @@ def end_post(
         "UPDATE submissions SET outcome = :outcome, error = :error, api_id = coalesce(:api_id, api_id), "
         "ended_at = now() WHERE id = :id",
         outcome=outcome.value,
-        error=error,
+        error=storable(error) if error else error,
         api_id=api_id,
         id=submission_id,
     )

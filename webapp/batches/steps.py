@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from webapp import db
+from webapp.batches.escapes import storable
 from webapp.errors import Fenced
 
 LEASE_SECONDS = 20.0
@@ -178,7 +179,7 @@ def fail(tx: Connection, lease: Lease, error: str) -> float:
         step=lease.step,
         target=lease.target_id,
         epoch=lease.epoch,
-        error=error,
+        error=storable(error),
     )
     if failures is None:
         return 0.0
