@@ -79,9 +79,7 @@ class DeskDriver:
     def start(self, records: Iterable[dict[str, Any]], task: str = "classify", **settings: str) -> int:
         """Import records as documents and start a run over them; its id."""
         raw = settings or ({"labels": "alpha,beta"} if task == "classify" else {})
-        made = (
-            Record(position, one["key"], "document", dumps(one), None) for position, one in enumerate(records)
-        )
+        made = (Record(position, one["key"], "document", dumps(one), None) for position, one in enumerate(records))
         return self._start(made, task, raw)
 
     def start_folder(self, folder: Path, task: str, **settings: str) -> int:
