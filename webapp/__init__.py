@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from flask import Flask
+if TYPE_CHECKING:
+    from flask import Flask
 
-from webapp.settings import Settings, load
+    from webapp.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 PLUGINS = ROOT / "plugins"
@@ -25,6 +27,7 @@ def create_app(settings: Settings | None = None, *, pooled: bool = True) -> Flas
     :raises SettingsError: the environment is unusable.
     :raises LocalServicesError: the embedded services are needed and not up.
     """
+    from flask import Flask
     from flask_migrate import Migrate
 
     from webapp import admin, services
@@ -32,6 +35,7 @@ def create_app(settings: Settings | None = None, *, pooled: bool = True) -> Flas
     from webapp.db import db, engine_options, normal_url
     from webapp.hooks import load_plugins
     from webapp.jobs import connect
+    from webapp.settings import load
 
     settings = settings or load()
     database_url, redis_url = services.urls(settings)

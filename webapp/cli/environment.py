@@ -18,7 +18,8 @@ from webapp.errors import LocalServicesError
 from webapp.local import Child, Supervisor
 from webapp.settings import Settings, load
 
-WEB_READY_SECONDS = 30.0
+# Higher layers end first: a worker's POST is finished before the sandbox goes.
+SANDBOX_LAYER, WORK_LAYER = 5, 10
 
 
 @contextmanager
@@ -140,4 +141,5 @@ def _python(settings: Settings, name: str, *arguments: str, address: Path | None
         cwd=ROOT,
         prepare=forget_address,
         ready=address.exists if address is not None else None,
+        layer=SANDBOX_LAYER if address is not None else WORK_LAYER,
     )
