@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from webapp import db
+from webapp.batches.accounts import find_account
 from webapp.batches.desk import Desk
 from webapp.batches.escapes import storable
 from webapp.batches.models import SubmissionOutcome
@@ -25,6 +26,9 @@ HELD_LOOK = 300.0
 HELD_MARK = "waits for a person"  # in the reason of a batch that is held
 # The API's clock may differ between its machines, and the intent is older than the batch.
 CLOCK_MARGIN = timedelta(minutes=10)
+OTHER_ACCOUNT = (
+    "It was sent with the key of another account, so only that account's list can show it: put that key back;"
+)
 
 
 def settle(desk: Desk, lease: Lease) -> float | None:
@@ -32,7 +36,7 @@ def settle(desk: Desk, lease: Lease) -> float | None:
     with db.transaction() as tx:
         post = db.row(
             tx,
-            "SELECT s.id, s.batch_id, s.total, s.api_time, s.ruled_out, b.run_id, b.reason, "
+            "SELECT s.id, s.batch_id, s.account_id, s.total, s.api_time, s.ruled_out, b.run_id, b.reason, "
             "extract(epoch FROM now() - s.ended_at) AS age "
             "FROM submissions s JOIN batches b ON b.id = s.batch_id "
             "WHERE s.batch_id = :id AND s.outcome = 'unknown'",
@@ -41,6 +45,8 @@ def settle(desk: Desk, lease: Lease) -> float | None:
     if post is None:
         return None
     try:
+        if not _same_account(desk, post):
+            return _hold(lease, post, f"{OTHER_ACCOUNT} it {HELD_MARK}.")
         candidates, complete = _candidates(desk.gateway, post)
     except ApiError as error:
         return max(error.retry_after or 0.0, LOOK_AGAIN)
@@ -48,7 +54,8 @@ def settle(desk: Desk, lease: Lease) -> float | None:
         _adopt(lease, post, candidates[0])
         return None
     if candidates:
-        return _hold(lease, post, candidates)
+        names = ", ".join(batch.id for batch in candidates)
+        return _hold(lease, post, f"{len(candidates)} batches at the API may be this one ({names}): it {HELD_MARK}.")
     if complete and post.age >= desk.settings.unknown_grace:
         return _absent(lease, post)
     left = desk.settings.unknown_grace - float(post.age)
@@ -94,11 +101,14 @@ def _adopt(lease: Lease, post: Any, batch: ApiBatch) -> None:
         )
 
 
-def _hold(lease: Lease, post: Any, candidates: list[ApiBatch]) -> float:
-    reason = (
-        f"{len(candidates)} batches at the API may be this one ({', '.join(batch.id for batch in candidates)}): "
-        f"it {HELD_MARK}."
-    )
+def _same_account(desk: Desk, post: Any) -> bool:
+    """Whether the present key sees what the POST's key saw: another account's list proves nothing."""
+    identity = desk.gateway.identify()
+    with db.transaction() as tx:
+        return find_account(tx, desk.settings, identity) == int(post.account_id)
+
+
+def _hold(lease: Lease, post: Any, reason: str) -> float:
     if post.reason != reason:
         with db.transaction() as tx:
             lease.hold(tx)
@@ -134,22 +144,26 @@ def record_created(
     :param proved: False for an adoption, until a line of its results carries one of our custom_ids.
     """
     end_post(tx, submission_id, SubmissionOutcome.CREATED, None, api_id=created.id)
-    moved = move_batch(
-        tx,
-        batch_id,
-        BatchState.IN_PROGRESS,
-        actor=actor,
-        api_id=created.id,
-        processing_status=created.processing_status,
-        api_created_at=created.created_at,
-        expires_at=created.expires_at,
-        results_url=created.results_url,
-        proved=proved,
-    )
+    columns: dict[str, Any] = {
+        "api_id": created.id,
+        "processing_status": created.processing_status,
+        "api_created_at": created.created_at,
+        "expires_at": created.expires_at,
+        "results_url": created.results_url,
+        "proved": proved,
+    }
+    # Given up and planned again meanwhile: it is there all the same, and must not be sent a second time.
+    move_batch(tx, batch_id, BatchState.SUBMITTING, actor=actor, reason="The answer to an earlier POST came late.")
+    moved = move_batch(tx, batch_id, BatchState.IN_PROGRESS, actor=actor, **columns)
     if moved:
         due(tx, StepName.POLL, batch_id)
         return
-    run_id = db.scalar(tx, "SELECT run_id FROM batches WHERE id = :id AND api_id <> :api", id=batch_id, api=created.id)
+    run_id = db.scalar(
+        tx,
+        "SELECT run_id FROM batches WHERE id = :id AND api_id IS DISTINCT FROM :api",
+        id=batch_id,
+        api=created.id,
+    )
     if run_id is not None:
         note(
             tx,
@@ -162,17 +176,22 @@ def record_created(
 
 def end_post(
     tx: Connection, submission_id: int, outcome: SubmissionOutcome, error: str | None, api_id: str | None = None
-) -> None:
-    """Note what a POST came to; an API id, once known, stays."""
-    db.run(
+) -> bool:
+    """Note what a POST came to; an API id, once known, stays.
+
+    False when something surer is known of it already, by another worker's doing: then nothing may be made of this.
+    """
+    noted = db.run(
         tx,
         "UPDATE submissions SET outcome = :outcome, error = :error, api_id = coalesce(:api_id, api_id), "
-        "ended_at = now() WHERE id = :id",
+        "ended_at = now() WHERE id = :id "
+        "AND (outcome IS NULL OR :outcome = 'created' OR (:outcome = 'not_created' AND outcome = 'unknown'))",
         outcome=outcome.value,
         error=storable(error) if error else error,
         api_id=api_id,
         id=submission_id,
     )
+    return bool(noted)
 
 
 def disprove(tx: Connection, batch_id: int) -> None:

@@ -128,8 +128,8 @@ def _send(desk: Desk, lease: Lease, batch: Any) -> float | None:
         return _answered(desk, lease, sending, error)
     except NotArmed:
         with db.transaction() as tx:
-            end_post(tx, sending.submission_id, SubmissionOutcome.NOT_CREATED, "Held back: the run was stopped.")
-            move_batch(tx, sending.batch_id, BatchState.PLANNED, actor="submit")
+            if end_post(tx, sending.submission_id, SubmissionOutcome.NOT_CREATED, "Held back: the run was stopped."):
+                move_batch(tx, sending.batch_id, BatchState.PLANNED, actor="submit")
         return 0.0
     with db.transaction() as tx:
         record_created(tx, sending.batch_id, sending.submission_id, created, actor="submit")
@@ -180,7 +180,8 @@ def _arm(sending: Sending, lease: Lease) -> None:
         stopped = db.scalar(
             tx,
             "SELECT coalesce(b.cancel_wanted_at, r.cancel_wanted_at, r.pause_wanted_at) IS NOT NULL "
-            "OR r.state = 'paused' FROM batches b JOIN runs r ON r.id = b.run_id WHERE b.id = :id",
+            "OR r.state = 'paused' OR b.state <> 'submitting' "
+            "FROM batches b JOIN runs r ON r.id = b.run_id WHERE b.id = :id",
             id=sending.batch_id,
         )
         if stopped:
@@ -246,11 +247,13 @@ def _image(sha256: str) -> bytes:
 def _answered(desk: Desk, lease: Lease, sending: Sending, error: ApiError) -> float | None:
     """What a POST that did not simply succeed comes to."""
     with db.transaction() as tx:
-        if not isinstance(error, ApiRefused) and sending.armed:
-            end_post(tx, sending.submission_id, SubmissionOutcome.UNKNOWN, str(error))
+        unknown = sending.armed and not isinstance(error, ApiRefused)
+        outcome = SubmissionOutcome.UNKNOWN if unknown else SubmissionOutcome.NOT_CREATED
+        if not end_post(tx, sending.submission_id, outcome, str(error)):
+            return None  # this worker was taken for dead, and another has settled it
+        if unknown:
             move_batch(tx, sending.batch_id, BatchState.SUBMIT_UNKNOWN, actor="submit", reason=_unknown(error))
             return settling.FIRST_LOOK
-        end_post(tx, sending.submission_id, SubmissionOutcome.NOT_CREATED, str(error))
         if isinstance(error, ApiTooLarge):
             _too_large(tx, desk, sending, error)
             return None
@@ -285,14 +288,11 @@ def _too_large(tx: Connection, desk: Desk, sending: Sending, error: ApiError) ->
     if sending.total == 1:
         _fail(tx, desk, sending.batch_id, f"One request alone is too large for the API: {error}")
         return
-    split(tx, sending.batch_id)
-    move_batch(
-        tx,
-        sending.batch_id,
-        BatchState.DISCARDED,
-        actor="submit",
-        reason="The API found it too large: its requests went on in two smaller batches.",
-    )
+    reason = "The API found it too large: its requests went on in two smaller batches."
+    if move_batch(tx, sending.batch_id, BatchState.DISCARDED, actor="submit", reason=reason):
+        split(tx, sending.batch_id)
+    else:  # another worker took this POST for unknown: sent again, it is split the next time
+        move_batch(tx, sending.batch_id, BatchState.PLANNED, actor="submit", reason=str(error))
 
 
 def _fail(tx: Connection, desk: Desk, batch_id: int, reason: str) -> None:
