@@ -53,11 +53,8 @@ def demo(context: click.Context, once: bool, live: bool) -> None:
             bring_up(supervisor, settings, workers=2)
             app = create_app(settings)
             with app.app_context():
-                endings = [
-                    _run("classify", documents, labels=LABELS),
-                    _run("alt_text", images),
-                ]
-            click.echo(table([ending.summary for ending in endings]))
+                endings = [_run("classify", documents, labels=LABELS), _run("alt_text", images)]
+                click.echo(table([ending.summary for ending in endings]))
             if once:
                 context.exit(max(ending.status for ending in endings))
             click.echo("The dashboard stays up; Ctrl-C ends it.", err=True)
@@ -99,14 +96,16 @@ def _docstrings(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def copy_images(folder: Path) -> Path:
-    """Images that installed packages bring along."""
+    """The largest images that installed packages bring along."""
     folder.mkdir(parents=True, exist_ok=True)
-    found: dict[str, Path] = {}
+    icons = Path(sysconfig.get_paths()["stdlib"]) / "idlelib" / "Icons"
+    found = {path.name: path for path in icons.glob("*.png")}
     for package in IMAGE_PACKAGES:
         for file in distribution(package).files or []:
             if file.suffix in (".png", ".gif", ".jpg"):
                 found.setdefault(file.name, Path(str(file.locate())))
-    for name, path in sorted(found.items())[:IMAGES]:
+    largest = sorted(found.items(), key=lambda named: (-named[1].stat().st_size, named[0]))
+    for name, path in largest[:IMAGES]:
         shutil.copyfile(path, folder / name)
     return folder
 
