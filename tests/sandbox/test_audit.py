@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections import Counter
 
 import anthropic
-from support.sandbox import SandboxProcess
+from support.sandbox import Sandbox
 from support.sandbox_calls import SONNET, params, requests, rows, run_batch
 
 
-def test_what_was_accepted_is_listed_in_the_order_it_came(sandbox: SandboxProcess, client: anthropic.Anthropic) -> None:
+def test_what_was_accepted_is_listed_in_the_order_it_came(sandbox: Sandbox, client: anthropic.Anthropic) -> None:
     first, second = (run_batch(client, requests(3)) for _ in range(2))
     expected = [{"custom_id": f"r-{at}", "batch_id": batch.id} for batch in (first, second) for at in range(3)]
     assert sandbox.accepted() == expected
     assert sandbox.accepted(second.id) == expected[3:]
 
 
-def test_the_bill_is_the_sum_of_what_succeeded_rows_used(sandbox: SandboxProcess, client: anthropic.Anthropic) -> None:
+def test_the_bill_is_the_sum_of_what_succeeded_rows_used(sandbox: Sandbox, client: anthropic.Anthropic) -> None:
     sandbox.configure(errored_share=0.2, expired_share=0.1)
     system = [{"type": "text", "text": "s" * 4000, "cache_control": {"type": "ephemeral", "ttl": "1h"}}]
     batch = run_batch(client, [*requests(60, model=SONNET, system=system), {"custom_id": "h", "params": params()}])
@@ -40,7 +40,7 @@ def test_the_bill_is_the_sum_of_what_succeeded_rows_used(sandbox: SandboxProcess
 
 
 def test_the_bill_is_the_same_before_and_after_the_results_were_read(
-    sandbox: SandboxProcess, client: anthropic.Anthropic
+    sandbox: Sandbox, client: anthropic.Anthropic
 ) -> None:
     batch = run_batch(client, requests(20))
     rows(client, batch.id)
@@ -52,7 +52,7 @@ def test_the_bill_is_the_same_before_and_after_the_results_were_read(
     assert read == unread == again
 
 
-def test_a_batch_in_progress_is_not_billed_yet(sandbox: SandboxProcess, client: anthropic.Anthropic) -> None:
+def test_a_batch_in_progress_is_not_billed_yet(sandbox: Sandbox, client: anthropic.Anthropic) -> None:
     sandbox.configure(delay=60)
     client.messages.batches.create(requests=requests(5))
     assert sandbox.bill()["total"]["requests"] == 0
@@ -60,7 +60,7 @@ def test_a_batch_in_progress_is_not_billed_yet(sandbox: SandboxProcess, client: 
     assert sandbox.bill()["total"]["requests"] == 5
 
 
-def test_the_cancelled_part_is_not_billed(sandbox: SandboxProcess, client: anthropic.Anthropic) -> None:
+def test_the_cancelled_part_is_not_billed(sandbox: Sandbox, client: anthropic.Anthropic) -> None:
     sandbox.configure(delay=60)
     batch = client.messages.batches.create(requests=requests(50))
     client.messages.batches.cancel(batch.id)

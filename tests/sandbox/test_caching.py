@@ -7,7 +7,7 @@ from typing import Any
 
 import anthropic
 import pytest
-from support.sandbox import SandboxProcess
+from support.sandbox import Sandbox
 from support.sandbox_calls import SONNET, params, rows, run_batch
 
 LONG = "a" * 4 * 5000
@@ -40,7 +40,7 @@ def usages(client: anthropic.Anthropic, wanted: list[dict[str, Any]]) -> list[tu
 
 
 @pytest.fixture(autouse=True)
-def always_hit(sandbox: SandboxProcess) -> None:
+def always_hit(sandbox: Sandbox) -> None:
     sandbox.configure(cache_hit_rate=1)
 
 
@@ -69,14 +69,14 @@ def test_the_minimum_is_the_models_own(client: anthropic.Anthropic) -> None:
     assert second == (130 + OVERHEAD, 0, 0, 1300)
 
 
-def test_requests_that_run_at_once_all_miss_a_cold_cache(sandbox: SandboxProcess, client: anthropic.Anthropic) -> None:
+def test_requests_that_run_at_once_all_miss_a_cold_cache(sandbox: Sandbox, client: anthropic.Anthropic) -> None:
     sandbox.configure(cache_cold_requests=4)
     found = usages(client, batch_of(10, system=system((LONG, HOUR))))
     assert found[:4] == [(100 + OVERHEAD, 0, 5000, 0)] * 4
     assert found[4:] == [(100 + OVERHEAD, 0, 0, 5000)] * 6
 
 
-def test_the_hit_rate_leaves_a_share_that_writes_again(sandbox: SandboxProcess, client: anthropic.Anthropic) -> None:
+def test_the_hit_rate_leaves_a_share_that_writes_again(sandbox: Sandbox, client: anthropic.Anthropic) -> None:
     sandbox.configure(cache_hit_rate=0.5)
     found = usages(client, batch_of(200, system=system((LONG, HOUR))))
     reads = [usage for usage in found if usage[3]]
@@ -108,9 +108,7 @@ def test_tools_come_before_the_system_prompt(client: anthropic.Anthropic) -> Non
     assert second == (200 + OVERHEAD, 0, 0, first[2])
 
 
-def test_a_prefix_written_by_an_ended_batch_is_read_for_its_hour(
-    sandbox: SandboxProcess, client: anthropic.Anthropic
-) -> None:
+def test_a_prefix_written_by_an_ended_batch_is_read_for_its_hour(sandbox: Sandbox, client: anthropic.Anthropic) -> None:
     wanted = system((LONG, HOUR))
     run_batch(client, batch_of(1, prefix="warm", system=wanted))
     sandbox.advance(3500)
@@ -119,7 +117,7 @@ def test_a_prefix_written_by_an_ended_batch_is_read_for_its_hour(
     assert usages(client, batch_of(1, prefix="late", system=wanted)) == [(100 + OVERHEAD, 0, 5000, 0)]
 
 
-def test_a_prefix_for_five_minutes_is_gone_after_them(sandbox: SandboxProcess, client: anthropic.Anthropic) -> None:
+def test_a_prefix_for_five_minutes_is_gone_after_them(sandbox: Sandbox, client: anthropic.Anthropic) -> None:
     wanted = system((LONG, FIVE_MINUTES))
     run_batch(client, batch_of(1, prefix="warm", system=wanted))
     sandbox.advance(200)
@@ -128,7 +126,7 @@ def test_a_prefix_for_five_minutes_is_gone_after_them(sandbox: SandboxProcess, c
     assert usages(client, batch_of(1, prefix="late", system=wanted)) == [(100 + OVERHEAD, 5000, 0, 0)]
 
 
-def test_a_batch_that_still_runs_warms_nothing(sandbox: SandboxProcess, client: anthropic.Anthropic) -> None:
+def test_a_batch_that_still_runs_warms_nothing(sandbox: Sandbox, client: anthropic.Anthropic) -> None:
     sandbox.configure(delay=100)
     client.messages.batches.create(requests=batch_of(1, prefix="slow", system=system((LONG, HOUR))))  # type: ignore[arg-type]
     sandbox.configure(delay=0)

@@ -7,11 +7,11 @@ from typing import Any
 
 import anthropic
 import pytest
-from support.sandbox import SandboxProcess
+from support.sandbox import Sandbox
 from support.sandbox_calls import call, create, requests, run_batch
 
 
-def accepted_batches(sandbox: SandboxProcess) -> int:
+def accepted_batches(sandbox: Sandbox) -> int:
     return len({line["batch_id"] for line in sandbox.accepted()})
 
 
@@ -36,7 +36,7 @@ def accepted_batches(sandbox: SandboxProcess) -> int:
     ],
 )
 def test_a_fault_before_acceptance_leaves_no_batch(
-    sandbox: SandboxProcess, client: anthropic.Anthropic, fault: str, exception: type[Exception]
+    sandbox: Sandbox, client: anthropic.Anthropic, fault: str, exception: type[Exception]
 ) -> None:
     sandbox.configure(create_faults=fault)
     with pytest.raises(exception) as caught:
@@ -50,7 +50,7 @@ def test_a_fault_before_acceptance_leaves_no_batch(
 
 @pytest.mark.parametrize("fault", ["drop_after", "timeout_after:0.3", "500_after", "529_after", "garbled"])
 def test_a_fault_after_acceptance_leaves_a_batch_that_was_never_answered(
-    sandbox: SandboxProcess, client: anthropic.Anthropic, fault: str
+    sandbox: Sandbox, client: anthropic.Anthropic, fault: str
 ) -> None:
     sandbox.configure(create_faults=fault)
     if fault == "garbled":
@@ -64,14 +64,14 @@ def test_a_fault_after_acceptance_leaves_a_batch_that_was_never_answered(
 
 
 def test_the_sdks_own_retries_submit_twice_when_the_answer_is_lost(
-    sandbox: SandboxProcess, client: anthropic.Anthropic
+    sandbox: Sandbox, client: anthropic.Anthropic
 ) -> None:
     sandbox.configure(create_faults="drop_after,500_after")
     client.with_options(max_retries=2).messages.batches.create(requests=requests(1))
     assert accepted_batches(sandbox) == 3
 
 
-def test_a_client_that_gives_up_finds_its_batch_accepted(sandbox: SandboxProcess, client: anthropic.Anthropic) -> None:
+def test_a_client_that_gives_up_finds_its_batch_accepted(sandbox: Sandbox, client: anthropic.Anthropic) -> None:
     sandbox.configure(create_faults="timeout_after:60")
     began = time.monotonic()
     with pytest.raises(anthropic.APITimeoutError):
@@ -80,20 +80,20 @@ def test_a_client_that_gives_up_finds_its_batch_accepted(sandbox: SandboxProcess
     assert accepted_batches(sandbox) == 1
 
 
-def test_faults_are_taken_in_order_and_then_calls_go_well(sandbox: SandboxProcess) -> None:
+def test_faults_are_taken_in_order_and_then_calls_go_well(sandbox: Sandbox) -> None:
     sandbox.configure(create_faults="429:5, ok, 500*2")
     statuses = [create(sandbox.url, requests(1)).status for _ in range(6)]
     assert statuses == [429, 200, 500, 500, 200, 200]
 
 
-def test_a_fault_with_a_star_never_ends(sandbox: SandboxProcess) -> None:
+def test_a_fault_with_a_star_never_ends(sandbox: Sandbox) -> None:
     sandbox.configure(create_faults="529*")
     assert {create(sandbox.url, requests(1)).status for _ in range(5)} == {529}
     sandbox.configure(create_faults="")
     assert create(sandbox.url, requests(1)).status == 200
 
 
-def test_a_rate_limit_names_its_wait_and_a_spend_cap_does_not(sandbox: SandboxProcess) -> None:
+def test_a_rate_limit_names_its_wait_and_a_spend_cap_does_not(sandbox: Sandbox) -> None:
     sandbox.configure(create_faults="429:5,spend_cap")
     limited, capped = (create(sandbox.url, requests(1)) for _ in range(2))
     assert (limited.status, limited.headers["retry-after"]) == (429, "5")
@@ -101,27 +101,27 @@ def test_a_rate_limit_names_its_wait_and_a_spend_cap_does_not(sandbox: SandboxPr
     assert capped.json["error"]["details"] == {"error_code": "enforced_spend_limit_reached"}
 
 
-def test_the_sdk_knows_the_spend_cap_by_its_code(sandbox: SandboxProcess, client: anthropic.Anthropic) -> None:
+def test_the_sdk_knows_the_spend_cap_by_its_code(sandbox: Sandbox, client: anthropic.Anthropic) -> None:
     sandbox.configure(create_faults="spend_cap")
     with pytest.raises(anthropic.RateLimitError) as caught:
         client.messages.batches.create(requests=requests(1))
     assert getattr(caught.value, "error_code", None) == "enforced_spend_limit_reached"
 
 
-def test_missing_credit_comes_as_an_invalid_request(sandbox: SandboxProcess) -> None:
+def test_missing_credit_comes_as_an_invalid_request(sandbox: Sandbox) -> None:
     sandbox.configure(create_faults="credit")
     kind, text = create(sandbox.url, requests(1)).error
     assert kind == "invalid_request_error"
     assert text.startswith("Your credit balance is too low to access the Anthropic API.")
 
 
-def test_faults_can_say_whether_to_retry(sandbox: SandboxProcess) -> None:
+def test_faults_can_say_whether_to_retry(sandbox: Sandbox) -> None:
     sandbox.configure(create_faults="500", should_retry="false")
     assert create(sandbox.url, requests(1)).headers["x-should-retry"] == "false"
 
 
 @pytest.mark.parametrize("fault", ["500", "529", "429:1", "404"])
-def test_retrieve_list_and_cancel_commit_faults_too(sandbox: SandboxProcess, fault: str) -> None:
+def test_retrieve_list_and_cancel_commit_faults_too(sandbox: Sandbox, fault: str) -> None:
     sandbox.configure(retrieve_faults=fault, list_faults=fault, cancel_faults=fault)
     batch = sandbox.call("POST", "/v1/messages/batches", {"requests": requests(1)})
     path = f"/v1/messages/batches/{batch['id']}"
@@ -130,7 +130,7 @@ def test_retrieve_list_and_cancel_commit_faults_too(sandbox: SandboxProcess, fau
     assert call(sandbox.url, "GET", path).status == 200
 
 
-def test_a_dropped_retrieve_is_a_connection_error(sandbox: SandboxProcess, client: anthropic.Anthropic) -> None:
+def test_a_dropped_retrieve_is_a_connection_error(sandbox: Sandbox, client: anthropic.Anthropic) -> None:
     batch = run_batch(client, requests(1))
     sandbox.configure(retrieve_faults="drop_before,drop_after")
     for _ in range(2):
@@ -139,7 +139,7 @@ def test_a_dropped_retrieve_is_a_connection_error(sandbox: SandboxProcess, clien
     assert client.messages.batches.retrieve(batch.id).id == batch.id
 
 
-def test_a_full_queue_refuses_with_a_wait_until_batches_end(sandbox: SandboxProcess) -> None:
+def test_a_full_queue_refuses_with_a_wait_until_batches_end(sandbox: Sandbox) -> None:
     sandbox.configure(queue_limit=5, delay=60)
     assert create(sandbox.url, requests(3)).status == 200
     full = create(sandbox.url, requests(3))
@@ -150,7 +150,7 @@ def test_a_full_queue_refuses_with_a_wait_until_batches_end(sandbox: SandboxProc
     assert create(sandbox.url, requests(3)).status == 200
 
 
-def test_too_many_calls_a_minute_are_refused_until_the_bucket_fills(sandbox: SandboxProcess) -> None:
+def test_too_many_calls_a_minute_are_refused_until_the_bucket_fills(sandbox: Sandbox) -> None:
     sandbox.configure(rpm=3)
     statuses = [call(sandbox.url, "GET", "/v1/messages/batches").status for _ in range(4)]
     assert statuses == [200, 200, 200, 429]
@@ -161,7 +161,7 @@ def test_too_many_calls_a_minute_are_refused_until_the_bucket_fills(sandbox: San
     assert call(sandbox.url, "GET", "/v1/messages/batches").status == 200
 
 
-def test_a_body_cut_short_by_its_client_leaves_nothing(sandbox: SandboxProcess) -> None:
+def test_a_body_cut_short_by_its_client_leaves_nothing(sandbox: Sandbox) -> None:
     import socket
     from urllib.parse import urlsplit
 
@@ -188,9 +188,7 @@ def shares(client: anthropic.Anthropic, batch_id: str) -> dict[str, Any]:
         ("invalid_share", "invalid_request_error"),
     ],
 )
-def test_a_share_of_rows_is_errored(
-    sandbox: SandboxProcess, client: anthropic.Anthropic, share: str, kind: str
-) -> None:
+def test_a_share_of_rows_is_errored(sandbox: Sandbox, client: anthropic.Anthropic, share: str, kind: str) -> None:
     sandbox.configure(**{share: 0.2})
     batch = run_batch(client, requests(300))
     assert 30 < batch.request_counts.errored < 90
@@ -198,7 +196,7 @@ def test_a_share_of_rows_is_errored(
     assert errors == [kind] * batch.request_counts.errored
 
 
-def test_a_share_of_rows_is_expired(sandbox: SandboxProcess, client: anthropic.Anthropic) -> None:
+def test_a_share_of_rows_is_expired(sandbox: Sandbox, client: anthropic.Anthropic) -> None:
     sandbox.configure(expired_share=0.2)
     batch = run_batch(client, requests(300))
     assert 30 < batch.request_counts.expired < 90
@@ -206,7 +204,7 @@ def test_a_share_of_rows_is_expired(sandbox: SandboxProcess, client: anthropic.A
     assert kinds.count("expired") == batch.request_counts.expired
 
 
-def test_a_share_of_rows_has_no_line_though_it_is_counted(sandbox: SandboxProcess, client: anthropic.Anthropic) -> None:
+def test_a_share_of_rows_has_no_line_though_it_is_counted(sandbox: Sandbox, client: anthropic.Anthropic) -> None:
     sandbox.configure(missing_share=0.2)
     batch = run_batch(client, requests(300))
     counts = batch.request_counts
@@ -215,7 +213,7 @@ def test_a_share_of_rows_has_no_line_though_it_is_counted(sandbox: SandboxProces
     assert sandbox.bill()["total"]["requests"] == counts.succeeded
 
 
-def test_the_same_id_fares_the_same_and_another_may_not(sandbox: SandboxProcess, client: anthropic.Anthropic) -> None:
+def test_the_same_id_fares_the_same_and_another_may_not(sandbox: Sandbox, client: anthropic.Anthropic) -> None:
     sandbox.configure(errored_share=0.5)
     first, second = (shares(client, run_batch(client, requests(100)).id) for _ in range(2))
     assert {name: result.type for name, result in first.items()} == {

@@ -10,7 +10,7 @@ from typing import Any
 
 import anthropic
 import pytest
-from support.sandbox import SandboxProcess
+from support.sandbox import Sandbox
 from support.sandbox_calls import call, requests, rows, run_batch
 
 DAY = 86_400
@@ -37,7 +37,7 @@ def test_a_new_batch_is_in_progress_and_expires_after_a_day(client: anthropic.An
     assert batch.ended_at is None
 
 
-def test_a_batch_object_has_the_documented_keys_and_no_other(shared: SandboxProcess) -> None:
+def test_a_batch_object_has_the_documented_keys_and_no_other(shared: Sandbox) -> None:
     shown = shared.call("POST", "/v1/messages/batches", {"requests": requests(1)})
     assert set(shown) == {
         *("id", "type", "processing_status", "request_counts", "ended_at", "created_at", "expires_at"),
@@ -45,7 +45,7 @@ def test_a_batch_object_has_the_documented_keys_and_no_other(shared: SandboxProc
     }
 
 
-def test_counts_stay_in_processing_until_the_batch_ends(sandbox: SandboxProcess, client: anthropic.Anthropic) -> None:
+def test_counts_stay_in_processing_until_the_batch_ends(sandbox: Sandbox, client: anthropic.Anthropic) -> None:
     sandbox.configure(delay=100)
     batch = client.messages.batches.create(requests=requests(10))
     sandbox.advance(90)
@@ -57,7 +57,7 @@ def test_counts_stay_in_processing_until_the_batch_ends(sandbox: SandboxProcess,
     assert ended.ended_at - ended.created_at == timedelta(seconds=100)
 
 
-def test_counts_move_while_processing_if_asked_to(sandbox: SandboxProcess, client: anthropic.Anthropic) -> None:
+def test_counts_move_while_processing_if_asked_to(sandbox: Sandbox, client: anthropic.Anthropic) -> None:
     sandbox.configure(delay=100, live_counts=True)
     batch = client.messages.batches.create(requests=requests(10))
     sandbox.advance(50)
@@ -66,7 +66,7 @@ def test_counts_move_while_processing_if_asked_to(sandbox: SandboxProcess, clien
     assert sum(counts(live)) == 10
 
 
-def test_polling_a_batch_in_progress_names_a_wait(sandbox: SandboxProcess) -> None:
+def test_polling_a_batch_in_progress_names_a_wait(sandbox: Sandbox) -> None:
     sandbox.configure(delay=100)
     batch = sandbox.call("POST", "/v1/messages/batches", {"requests": requests(1)})
     path = f"/v1/messages/batches/{batch['id']}"
@@ -75,7 +75,7 @@ def test_polling_a_batch_in_progress_names_a_wait(sandbox: SandboxProcess) -> No
     assert call(sandbox.url, "GET", path).headers["retry-after"] is None
 
 
-def test_results_are_not_found_before_the_end(sandbox: SandboxProcess, client: anthropic.Anthropic) -> None:
+def test_results_are_not_found_before_the_end(sandbox: Sandbox, client: anthropic.Anthropic) -> None:
     sandbox.configure(delay=100)
     batch = client.messages.batches.create(requests=requests(1))
     reply = call(sandbox.url, "GET", f"/v1/messages/batches/{batch.id}/results")
@@ -90,9 +90,7 @@ def test_an_unknown_batch_is_not_found(shared_client: anthropic.Anthropic) -> No
     assert error_text(lambda: shared_client.messages.batches.delete("msgbatch_x")) == (404, text)
 
 
-def test_the_results_url_is_absolute_on_the_host_that_was_called(
-    sandbox: SandboxProcess, client: anthropic.Anthropic
-) -> None:
+def test_the_results_url_is_absolute_on_the_host_that_was_called(sandbox: Sandbox, client: anthropic.Anthropic) -> None:
     batch = run_batch(client, requests(1))
     assert batch.results_url == f"{sandbox.url}/v1/messages/batches/{batch.id}/results"
     named = sandbox.url.replace("127.0.0.1", "localhost")
@@ -100,7 +98,7 @@ def test_the_results_url_is_absolute_on_the_host_that_was_called(
     assert shown["results_url"].startswith(f"{named}/v1/")
 
 
-def test_a_cancelled_batch_ends_with_a_share_of_it_done(sandbox: SandboxProcess, client: anthropic.Anthropic) -> None:
+def test_a_cancelled_batch_ends_with_a_share_of_it_done(sandbox: Sandbox, client: anthropic.Anthropic) -> None:
     sandbox.configure(delay=100, cancel_delay=10, canceled_share=0.5)
     batch = client.messages.batches.create(requests=requests(200))
     canceling = client.messages.batches.cancel(batch.id)
@@ -120,7 +118,7 @@ def test_a_cancelled_batch_ends_with_a_share_of_it_done(sandbox: SandboxProcess,
 
 @pytest.mark.parametrize(("share", "expected"), [(1, (0, 0, 0, 3, 0)), (0, (0, 3, 0, 0, 0))])
 def test_a_cancel_may_catch_all_or_nothing(
-    sandbox: SandboxProcess, client: anthropic.Anthropic, share: float, expected: tuple[int, ...]
+    sandbox: Sandbox, client: anthropic.Anthropic, share: float, expected: tuple[int, ...]
 ) -> None:
     sandbox.configure(delay=100, canceled_share=share)
     batch = client.messages.batches.create(requests=requests(3))
@@ -136,7 +134,7 @@ def test_an_ended_batch_cannot_be_cancelled(client: anthropic.Anthropic) -> None
 
 
 def test_after_a_day_what_is_left_expires_and_the_rest_has_results(
-    sandbox: SandboxProcess, client: anthropic.Anthropic
+    sandbox: Sandbox, client: anthropic.Anthropic
 ) -> None:
     sandbox.configure(delay=2 * DAY)
     batch = client.messages.batches.create(requests=requests(200))
@@ -152,7 +150,7 @@ def test_after_a_day_what_is_left_expires_and_the_rest_has_results(
     assert expired == [{"type": "expired"}] * ended.request_counts.expired
 
 
-def test_results_are_archived_29_days_after_creation(sandbox: SandboxProcess, client: anthropic.Anthropic) -> None:
+def test_results_are_archived_29_days_after_creation(sandbox: Sandbox, client: anthropic.Anthropic) -> None:
     batch = run_batch(client, requests(2))
     sandbox.advance(29 * DAY - 60)
     assert client.messages.batches.retrieve(batch.id).archived_at is None
@@ -166,14 +164,14 @@ def test_results_are_archived_29_days_after_creation(sandbox: SandboxProcess, cl
     assert (reply.status, reply.error[1]) == (404, f"Message Batch {batch.id} has no available results.")
 
 
-def test_a_batch_in_progress_cannot_be_deleted(sandbox: SandboxProcess, client: anthropic.Anthropic) -> None:
+def test_a_batch_in_progress_cannot_be_deleted(sandbox: Sandbox, client: anthropic.Anthropic) -> None:
     sandbox.configure(delay=100)
     batch = client.messages.batches.create(requests=requests(1))
     text = "In progress batches cannot be deleted. Consider canceling the batch instead."
     assert error_text(lambda: client.messages.batches.delete(batch.id)) == (400, text)
 
 
-def test_a_deleted_batch_is_gone_but_stays_in_the_audit(sandbox: SandboxProcess, client: anthropic.Anthropic) -> None:
+def test_a_deleted_batch_is_gone_but_stays_in_the_audit(sandbox: Sandbox, client: anthropic.Anthropic) -> None:
     batch = run_batch(client, requests(2))
     deleted = client.messages.batches.delete(batch.id)
     assert (deleted.id, deleted.type) == (batch.id, "message_batch_deleted")
@@ -183,7 +181,7 @@ def test_a_deleted_batch_is_gone_but_stays_in_the_audit(sandbox: SandboxProcess,
     assert sandbox.bill()["total"]["requests"] == 2
 
 
-def test_batches_belong_to_the_workspace_of_their_key(shared: SandboxProcess) -> None:
+def test_batches_belong_to_the_workspace_of_their_key(shared: Sandbox) -> None:
     mine, theirs = ({"x-api-key": f"ws:{name}:{at}"} for at, name in enumerate(("lifecycle-a", "lifecycle-b")))
     body = json.dumps({"requests": requests(1)}).encode()
     batch = call(shared.url, "POST", "/v1/messages/batches", body, mine).json
@@ -195,7 +193,7 @@ def test_batches_belong_to_the_workspace_of_their_key(shared: SandboxProcess) ->
     assert len(ids) == 2
 
 
-def test_time_tells_the_date_header_too(sandbox: SandboxProcess) -> None:
+def test_time_tells_the_date_header_too(sandbox: Sandbox) -> None:
     before = call(sandbox.url, "GET", "/v1/messages/batches").headers["date"]
     sandbox.advance(40 * DAY)
     after = call(sandbox.url, "GET", "/v1/messages/batches").headers["date"]

@@ -6,12 +6,12 @@ import json
 
 import anthropic
 import pytest
-from support.sandbox import SandboxProcess
+from support.sandbox import Sandbox
 from support.sandbox_calls import call, requests
 
 
 @pytest.fixture(scope="module")
-def listed(shared: SandboxProcess) -> list[str]:
+def listed(shared: Sandbox) -> list[str]:
     """The ids of five batches of one workspace, newest first."""
     key = {"x-api-key": "ws:lists:key"}
     body = json.dumps({"requests": requests(1)}).encode()
@@ -20,7 +20,7 @@ def listed(shared: SandboxProcess) -> list[str]:
 
 
 @pytest.fixture
-def lister(shared: SandboxProcess) -> anthropic.Anthropic:
+def lister(shared: Sandbox) -> anthropic.Anthropic:
     return anthropic.Anthropic(api_key="ws:lists:key", base_url=shared.url, max_retries=0)
 
 
@@ -62,13 +62,13 @@ def test_an_empty_list_has_no_ids(shared_client: anthropic.Anthropic) -> None:
 
 
 @pytest.mark.parametrize("limit", ["0", "1001", "-1", "many"])
-def test_a_limit_out_of_range_is_refused(shared: SandboxProcess, limit: str) -> None:
+def test_a_limit_out_of_range_is_refused(shared: Sandbox, limit: str) -> None:
     reply = call(shared.url, "GET", f"/v1/messages/batches?limit={limit}")
     assert reply.status == 400
     assert reply.error[1].startswith("limit: ")
 
 
-def test_the_default_page_holds_twenty(shared: SandboxProcess) -> None:
+def test_the_default_page_holds_twenty(shared: Sandbox) -> None:
     key = {"x-api-key": "ws:twenty:key"}
     body = json.dumps({"requests": requests(1)}).encode()
     for _ in range(21):
@@ -78,5 +78,5 @@ def test_the_default_page_holds_twenty(shared: SandboxProcess) -> None:
     assert len(call(shared.url, "GET", "/v1/messages/batches?limit=1000", headers=key).json["data"]) == 21
 
 
-def test_a_cursor_that_is_no_batch_is_not_found(shared: SandboxProcess) -> None:
+def test_a_cursor_that_is_no_batch_is_not_found(shared: Sandbox) -> None:
     assert call(shared.url, "GET", "/v1/messages/batches?after_id=msgbatch_none").status == 404

@@ -9,7 +9,7 @@ import anthropic
 import pytest
 from anthropic.types import ErrorResponse, Message, ModelInfo
 from anthropic.types.messages import DeletedMessageBatch, MessageBatch, MessageBatchIndividualResponse
-from support.sandbox import SandboxProcess
+from support.sandbox import Sandbox
 from support.sandbox_calls import HAIKU, SONNET, call, closed_object, json_format, params, requests, rows, run_batch
 
 TOOL = {"name": "note", "input_schema": closed_object(subject={"type": "string"}, urgent={"type": "boolean"})}
@@ -34,13 +34,13 @@ MIXED = [
 ]
 
 
-def raw_rows(sandbox: SandboxProcess, batch_id: str) -> list[bytes]:
+def raw_rows(sandbox: Sandbox, batch_id: str) -> list[bytes]:
     reply = call(sandbox.url, "GET", f"/v1/messages/batches/{batch_id}/results")
     assert reply.status == 200
     return reply.body.splitlines()
 
 
-def test_rows_and_batches_are_valid_by_the_sdks_types_in_strict_mode(sandbox: SandboxProcess) -> None:
+def test_rows_and_batches_are_valid_by_the_sdks_types_in_strict_mode(sandbox: Sandbox) -> None:
     created = call(sandbox.url, "POST", "/v1/messages/batches", json.dumps({"requests": MIXED}).encode()).body
     batch = MessageBatch.model_validate_json(created, strict=True)
     ended = call(sandbox.url, "GET", f"/v1/messages/batches/{batch.id}").body
@@ -51,7 +51,7 @@ def test_rows_and_batches_are_valid_by_the_sdks_types_in_strict_mode(sandbox: Sa
     DeletedMessageBatch.model_validate_json(deleted, strict=True)
 
 
-def test_canceled_expired_and_failed_rows_are_valid_too(sandbox: SandboxProcess, client: anthropic.Anthropic) -> None:
+def test_canceled_expired_and_failed_rows_are_valid_too(sandbox: Sandbox, client: anthropic.Anthropic) -> None:
     shares = ("errored_share", "overloaded_share", "invalid_share", "expired_share", "nasty_share")
     sandbox.configure(delay=100, **dict.fromkeys(shares, 0.15), nasty_bytes=1000)
     batch = client.messages.batches.create(requests=requests(300))
@@ -66,7 +66,7 @@ def test_canceled_expired_and_failed_rows_are_valid_too(sandbox: SandboxProcess,
     assert kinds == {"succeeded", "errored", "canceled", "expired"}
 
 
-def test_error_answers_and_models_are_valid_by_the_sdks_types(sandbox: SandboxProcess) -> None:
+def test_error_answers_and_models_are_valid_by_the_sdks_types(sandbox: Sandbox) -> None:
     error = call(sandbox.url, "GET", "/v1/messages/batches/msgbatch_none")
     assert ErrorResponse.model_validate_json(error.body, strict=True).request_id == error.headers["request-id"]
     for shown in call(sandbox.url, "GET", "/v1/models?limit=1000").json["data"]:
@@ -121,7 +121,7 @@ def test_a_fault_met_while_running_names_a_worker_request(client: anthropic.Anth
     assert error["error"]["message"] == "Unable to download the file. Please verify the URL and try again."
 
 
-def test_rows_come_in_another_order_but_the_same_each_time(sandbox: SandboxProcess) -> None:
+def test_rows_come_in_another_order_but_the_same_each_time(sandbox: Sandbox) -> None:
     batch = sandbox.call("POST", "/v1/messages/batches", {"requests": requests(50)})
     sandbox.call("GET", f"/v1/messages/batches/{batch['id']}")
     first, second = (raw_rows(sandbox, batch["id"]) for _ in range(2))
@@ -131,7 +131,7 @@ def test_rows_come_in_another_order_but_the_same_each_time(sandbox: SandboxProce
     assert ids != [request["custom_id"] for request in requests(50)]
 
 
-def test_results_are_lines_of_json_by_their_content_type(sandbox: SandboxProcess) -> None:
+def test_results_are_lines_of_json_by_their_content_type(sandbox: Sandbox) -> None:
     batch = sandbox.call("POST", "/v1/messages/batches", {"requests": requests(1)})
     sandbox.call("GET", f"/v1/messages/batches/{batch['id']}")
     reply = call(sandbox.url, "GET", f"/v1/messages/batches/{batch['id']}/results")

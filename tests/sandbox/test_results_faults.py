@@ -9,7 +9,7 @@ from typing import Any
 import anthropic
 import httpx2
 import pytest
-from support.sandbox import SandboxProcess
+from support.sandbox import Sandbox
 from support.sandbox_calls import call, closed_object, json_format, params, requests, run_batch
 
 
@@ -19,7 +19,7 @@ def batch_id(client: anthropic.Anthropic) -> str:
     return run_batch(client, requests(40)).id
 
 
-def lines(sandbox: SandboxProcess, batch_id: str) -> list[bytes]:
+def lines(sandbox: Sandbox, batch_id: str) -> list[bytes]:
     return call(sandbox.url, "GET", f"/v1/messages/batches/{batch_id}/results").body.split(b"\n")[:-1]
 
 
@@ -28,7 +28,7 @@ def ids(found: list[bytes]) -> list[str]:
 
 
 @pytest.mark.parametrize("size", [0, 100, 5000])
-def test_a_stream_is_cut_after_so_many_bytes(sandbox: SandboxProcess, batch_id: str, size: int) -> None:
+def test_a_stream_is_cut_after_so_many_bytes(sandbox: Sandbox, batch_id: str, size: int) -> None:
     whole = b"".join(line + b"\n" for line in lines(sandbox, batch_id))
     sandbox.configure(results_faults=f"truncate:{size}")
     with pytest.raises((http.client.IncompleteRead, ConnectionError, http.client.BadStatusLine)) as caught:
@@ -40,7 +40,7 @@ def test_a_stream_is_cut_after_so_many_bytes(sandbox: SandboxProcess, batch_id: 
 
 
 def test_the_sdk_meets_a_cut_stream_as_a_raw_protocol_error(
-    sandbox: SandboxProcess, client: anthropic.Anthropic, batch_id: str
+    sandbox: Sandbox, client: anthropic.Anthropic, batch_id: str
 ) -> None:
     sandbox.configure(results_faults="truncate:5000")
     seen = []
@@ -50,31 +50,31 @@ def test_the_sdk_meets_a_cut_stream_as_a_raw_protocol_error(
     assert 0 < len(seen) < 40
 
 
-def test_results_may_fail_whole(sandbox: SandboxProcess, batch_id: str) -> None:
+def test_results_may_fail_whole(sandbox: Sandbox, batch_id: str) -> None:
     sandbox.configure(results_faults="500,429:3")
     path = f"/v1/messages/batches/{batch_id}/results"
     assert [call(sandbox.url, "GET", path).status for _ in range(3)] == [500, 429, 200]
 
 
-def test_lines_are_sent_twice(sandbox: SandboxProcess, batch_id: str) -> None:
+def test_lines_are_sent_twice(sandbox: Sandbox, batch_id: str) -> None:
     sandbox.configure(results_faults="duplicate:5")
     found = lines(sandbox, batch_id)
     assert (len(found), len(set(found))) == (45, 40)
 
 
-def test_lines_of_nobody_are_added(sandbox: SandboxProcess, batch_id: str) -> None:
+def test_lines_of_nobody_are_added(sandbox: Sandbox, batch_id: str) -> None:
     sandbox.configure(results_faults="unknown:3")
     strangers = [name for name in ids(lines(sandbox, batch_id)) if not name.startswith("r-")]
     assert len(set(strangers)) == 3
 
 
-def test_lines_are_left_out(sandbox: SandboxProcess, batch_id: str) -> None:
+def test_lines_are_left_out(sandbox: Sandbox, batch_id: str) -> None:
     sandbox.configure(results_faults="missing:4")
     assert len(set(ids(lines(sandbox, batch_id)))) == 36
     assert len(lines(sandbox, batch_id)) == 40
 
 
-def test_lines_that_are_not_json_come_between(sandbox: SandboxProcess, batch_id: str) -> None:
+def test_lines_that_are_not_json_come_between(sandbox: Sandbox, batch_id: str) -> None:
     sandbox.configure(results_faults="garbage:2")
     broken = []
     for line in lines(sandbox, batch_id):
@@ -85,9 +85,7 @@ def test_lines_that_are_not_json_come_between(sandbox: SandboxProcess, batch_id:
     assert len(broken) == 2
 
 
-def test_a_blank_line_makes_the_sdks_decoder_fail(
-    sandbox: SandboxProcess, client: anthropic.Anthropic, batch_id: str
-) -> None:
+def test_a_blank_line_makes_the_sdks_decoder_fail(sandbox: Sandbox, client: anthropic.Anthropic, batch_id: str) -> None:
     sandbox.configure(results_faults="blank*")
     found = lines(sandbox, batch_id)
     assert found.count(b"") == 1
@@ -95,31 +93,31 @@ def test_a_blank_line_makes_the_sdks_decoder_fail(
         list(client.messages.batches.results(batch_id))
 
 
-def test_lines_may_end_as_on_windows(sandbox: SandboxProcess, batch_id: str) -> None:
+def test_lines_may_end_as_on_windows(sandbox: Sandbox, batch_id: str) -> None:
     sandbox.configure(results_faults="crlf")
     assert all(line.endswith(b"}\r") for line in lines(sandbox, batch_id))
 
 
-def test_results_of_a_type_nobody_knows(sandbox: SandboxProcess, batch_id: str) -> None:
+def test_results_of_a_type_nobody_knows(sandbox: Sandbox, batch_id: str) -> None:
     sandbox.configure(results_faults="unknown_type:3")
     kinds = [json.loads(line)["result"]["type"] for line in lines(sandbox, batch_id)]
     assert kinds.count("sandbox_unknown") == 3
 
 
-def test_several_faults_spoil_one_stream(sandbox: SandboxProcess, batch_id: str) -> None:
+def test_several_faults_spoil_one_stream(sandbox: Sandbox, batch_id: str) -> None:
     sandbox.configure(results_faults="duplicate:2+unknown:1+missing:1+unknown_type:1+garbage:1+blank+crlf")
     found = lines(sandbox, batch_id)
     assert len(found) == 40 + 2 + 1 - 1 + 1 + 1
 
 
-def test_the_bill_is_not_spoilt_by_the_stream(sandbox: SandboxProcess, batch_id: str) -> None:
+def test_the_bill_is_not_spoilt_by_the_stream(sandbox: Sandbox, batch_id: str) -> None:
     sandbox.configure(results_faults="duplicate:5+missing:3")
     lines(sandbox, batch_id)
     assert sandbox.bill()["total"]["requests"] == 40
 
 
 @pytest.fixture
-def nasty(sandbox: SandboxProcess, client: anthropic.Anthropic) -> list[dict[str, Any]]:
+def nasty(sandbox: Sandbox, client: anthropic.Anthropic) -> list[dict[str, Any]]:
     """The Messages of a batch in which every answer gives trouble."""
     sandbox.configure(nasty_share=1, nasty_bytes=2_000_000)
     batch = run_batch(client, requests(60, max_tokens=4096))
@@ -139,7 +137,7 @@ def test_answers_can_hold_every_kind_of_trouble(nasty: list[dict[str, Any]]) -> 
     assert {message["stop_reason"] for message in nasty} == {"end_turn", "refusal", "max_tokens", "pause_turn"}
 
 
-def test_nasty_characters_are_escaped_on_the_wire(sandbox: SandboxProcess, client: anthropic.Anthropic) -> None:
+def test_nasty_characters_are_escaped_on_the_wire(sandbox: Sandbox, client: anthropic.Anthropic) -> None:
     sandbox.configure(nasty_share=1, nasty_bytes=1000)
     batch = run_batch(client, requests(60))
     stream = b"\n".join(lines(sandbox, batch.id))
@@ -148,7 +146,7 @@ def test_nasty_characters_are_escaped_on_the_wire(sandbox: SandboxProcess, clien
     stream.decode("utf-8", "strict")
 
 
-def test_trouble_is_inside_the_json_that_was_asked_for(sandbox: SandboxProcess, client: anthropic.Anthropic) -> None:
+def test_trouble_is_inside_the_json_that_was_asked_for(sandbox: Sandbox, client: anthropic.Anthropic) -> None:
     sandbox.configure(nasty_share=1, nasty_bytes=1000)
     asked = json_format(closed_object(label={"enum": ["a", "b"]}, why={"type": "string"}))
     wanted = [{"custom_id": f"j-{at}", "params": params("Text.", output_config=asked)} for at in range(60)]

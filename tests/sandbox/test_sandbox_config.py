@@ -6,7 +6,7 @@ import dataclasses
 import urllib.error
 
 import pytest
-from support.sandbox import SandboxProcess
+from support.sandbox import Sandbox
 
 from webapp.sandbox import SandboxConfig, SandboxConfigError
 from webapp.sandbox.faults import Fault, FaultQueue
@@ -49,7 +49,7 @@ def test_shares_must_not_add_up_to_more_than_everything() -> None:
         SandboxConfig(errored_share=0.6, expired_share=0.6)
 
 
-def test_a_running_sandbox_refuses_a_bad_setting_and_keeps_the_rest(sandbox: SandboxProcess) -> None:
+def test_a_running_sandbox_refuses_a_bad_setting_and_keeps_the_rest(sandbox: Sandbox) -> None:
     with pytest.raises(urllib.error.HTTPError) as caught:
         sandbox.configure(delay=5, colour="red")
     assert caught.value.code == 400

@@ -9,7 +9,7 @@ import anthropic
 import pytest
 from anthropic.types import MessageTokensCount
 from PIL import Image
-from support.sandbox import SandboxProcess
+from support.sandbox import Sandbox
 from support.sandbox_calls import HAIKU, SONNET, call
 
 from webapp.sandbox.models import MODELS
@@ -36,14 +36,14 @@ def test_an_unknown_model_is_not_found(shared_client: anthropic.Anthropic) -> No
         shared_client.models.retrieve("claude-none")
 
 
-def test_a_page_of_models_can_be_walked_backwards(shared: SandboxProcess) -> None:
+def test_a_page_of_models_can_be_walked_backwards(shared: Sandbox) -> None:
     third = MODELS[3].id
     page = call(shared.url, "GET", f"/v1/models?limit=2&before_id={third}").json
     assert [model["id"] for model in page["data"]] == [MODELS[1].id, MODELS[2].id]
     assert page["has_more"]
 
 
-def test_tokens_are_counted_as_they_will_be_billed(shared_client: anthropic.Anthropic, shared: SandboxProcess) -> None:
+def test_tokens_are_counted_as_they_will_be_billed(shared_client: anthropic.Anthropic, shared: Sandbox) -> None:
     count = shared_client.messages.count_tokens(
         model=HAIKU, system="s" * 40, messages=[{"role": "user", "content": "u" * 400}]
     )
@@ -76,7 +76,7 @@ def test_images_count_by_their_patches_after_reduction(
     assert count.input_tokens == 12 + expected
 
 
-def test_what_cannot_be_counted_is_refused(shared: SandboxProcess) -> None:
+def test_what_cannot_be_counted_is_refused(shared: Sandbox) -> None:
     body = b'{"model": "claude-haiku-4-5"}'
     reply = call(shared.url, "POST", "/v1/messages/count_tokens", body)
     assert (reply.status, reply.error[1]) == (400, "messages: Field required")

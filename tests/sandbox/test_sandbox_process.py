@@ -14,8 +14,15 @@ from pathlib import Path
 import anthropic
 import pytest
 from anthropic.types.messages import MessageBatch
-from support.sandbox import ROOT, SandboxProcess
+from support.sandbox import ROOT, Sandbox, SandboxProcess
 from support.sandbox_calls import call, params, requests, rows, run_batch
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Iterator[SandboxProcess]:
+    """A sandbox in a process of its own, whose batches end at the next look."""
+    with SandboxProcess(tmp_path / "sandbox", delay=0) as process:
+        yield process
 
 
 def test_it_starts_and_stops_at_once(tmp_path: Path) -> None:
@@ -30,21 +37,25 @@ def test_it_starts_and_stops_at_once(tmp_path: Path) -> None:
     assert time.monotonic() - started < 3
 
 
-def test_ctrl_c_stops_it_while_a_client_hangs(tmp_path: Path) -> None:
-    with SandboxProcess(tmp_path / "sandbox", create_faults="timeout_after:60") as sandbox:
-        with anthropic.Anthropic(api_key="key", base_url=sandbox.url, max_retries=0) as client:
-            hanging = threading.Thread(target=lambda: pytest.raises(anthropic.APIError, _create, client))
-            hanging.start()
-            while not sandbox.accepted():
-                time.sleep(0.02)
-            sandbox.process.send_signal(signal.SIGINT)
-            assert sandbox.process.wait(3) == 0
-            hanging.join(5)
-            assert not hanging.is_alive()
+def test_ctrl_c_stops_it_while_a_client_hangs(process: SandboxProcess) -> None:
+    process.configure(create_faults="timeout_after:60")
+    outcomes: list[Exception] = []
 
+    def hang() -> None:
+        with anthropic.Anthropic(api_key="key", base_url=process.url, max_retries=0) as client:
+            try:
+                client.messages.batches.create(requests=requests(1))
+            except anthropic.APIError as error:
+                outcomes.append(error)
 
-def _create(client: anthropic.Anthropic) -> MessageBatch:
-    return client.messages.batches.create(requests=requests(1))
+    hanging = threading.Thread(target=hang)
+    hanging.start()
+    while not process.accepted():
+        time.sleep(0.02)
+    process.process.send_signal(signal.SIGINT)
+    assert process.process.wait(5) == 0
+    hanging.join(5)
+    assert [type(outcome) for outcome in outcomes] == [anthropic.APIConnectionError]
 
 
 def test_it_prints_its_url(tmp_path: Path) -> None:
@@ -67,7 +78,7 @@ def test_a_bad_setting_stops_the_start_and_is_named(tmp_path: Path, setting: str
     assert setting.partition("=")[0] in ended.stderr
 
 
-def test_a_port_in_use_is_told_without_a_traceback(shared: SandboxProcess, tmp_path: Path) -> None:
+def test_a_port_in_use_is_told_without_a_traceback(shared: Sandbox, tmp_path: Path) -> None:
     port = shared.url.rpartition(":")[2]
     arguments = [sys.executable, "-m", "webapp.sandbox", "--folder", str(tmp_path), "--port", port]
     ended = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=20, check=False)
@@ -102,7 +113,7 @@ def test_an_upload_that_was_cut_by_a_crash_is_swept_away(tmp_path: Path) -> None
         assert not leftover.exists()
 
 
-def test_many_clients_are_served_at_once(sandbox: SandboxProcess) -> None:
+def test_many_clients_are_served_at_once(sandbox: Sandbox) -> None:
     failures: list[BaseException] = []
 
     def work(number: int) -> None:
@@ -156,22 +167,22 @@ class Body:
         return sum(len(part) for part in self)
 
 
-def peak_megabytes(sandbox: SandboxProcess) -> float:
-    status = Path(f"/proc/{sandbox.process.pid}/status").read_text()
+def peak_megabytes(process: SandboxProcess) -> float:
+    status = Path(f"/proc/{process.process.pid}/status").read_text()
     line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) / 1024
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from /proc")
 @pytest.mark.parametrize("framing", ["length", "chunked"])
-def test_a_batch_of_the_largest_size_takes_little_memory(sandbox: SandboxProcess, framing: str) -> None:
+def test_a_batch_of_the_largest_size_takes_little_memory(process: SandboxProcess, framing: str) -> None:
     count = 100_000 if framing == "length" else 20_000
     body = Body(count)
     size = len(body)
     assert size > (230_000_000 if framing == "length" else 40_000_000)
-    sandbox.call("GET", "/v1/messages/batches")
-    idle = peak_megabytes(sandbox)
-    with anthropic.Anthropic(api_key="key", base_url=sandbox.url, max_retries=0, timeout=120) as client:
+    process.call("GET", "/v1/messages/batches")
+    idle = peak_megabytes(process)
+    with anthropic.Anthropic(api_key="key", base_url=process.url, max_retries=0, timeout=120) as client:
         headers = {"headers": {"Content-Length": str(size)}} if framing == "length" else {}
         batch = client.post("/v1/messages/batches", content=body, cast_to=MessageBatch, options=headers)  # type: ignore[arg-type]
         assert batch.request_counts.processing == count
@@ -181,6 +192,6 @@ def test_a_batch_of_the_largest_size_takes_little_memory(sandbox: SandboxProcess
             for chunk in response.iter_bytes(1 << 20):
                 lines += chunk.count(b"\n")
     assert lines == count
-    assert sandbox.bill()["total"]["requests"] == count
-    assert peak_megabytes(sandbox) - idle < 80
-    assert next((sandbox.folder / "batches").glob("*.body")).stat().st_size == size
+    assert process.bill()["total"]["requests"] == count
+    assert peak_megabytes(process) - idle < 80
+    assert next((process.folder / "batches").glob("*.body")).stat().st_size == size

@@ -12,7 +12,12 @@ from .server import serve
 
 def main(arguments: list[str] | None = None) -> int:
     """Serve until stopped; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m webapp.sandbox", description="A local Message Batches API.")
+    known = ", ".join(f"{name}={value}" for name, value in SandboxConfig().as_dict().items())
+    parser = argparse.ArgumentParser(
+        prog="python -m webapp.sandbox",
+        description="A local Message Batches API.",
+        epilog=f"Settings and their defaults: {known}",
+    )
     parser.add_argument("--folder", type=Path, required=True, help="where its batches are kept")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0: any free one")

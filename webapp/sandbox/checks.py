@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from .body import loads
 from .content_checks import NEW_VERSION, Problem, Setting, check_messages
 from .models import Model, find_model
-from .schemas import schema_problem
+from .schemas import is_well_formed, schema_problem
 from .tokens import dumps, measure
 
 _TOP_LEVEL = frozenset(
@@ -200,6 +200,10 @@ def _check_tools(request: Request) -> str | None:
             return f"tools.{at}.custom.name: String should match pattern '^[a-zA-Z0-9_-]{{1,128}}$'"
         if not isinstance(tool.get("input_schema"), dict):
             return f"tools.{at}.custom.input_schema: Field required"
+        if tool["input_schema"].get("type") != "object":
+            return f"tools.{at}.custom.input_schema.type: Input should be 'object'"
+        if not is_well_formed(tool["input_schema"]):
+            return f"tools.{at}.custom.input_schema: JSON schema is invalid. It must match JSON Schema draft 2020-12"
     return _check_tool_choice(request)
 
 

@@ -5,6 +5,7 @@ The checks ask what is wrong with a schema, the answers walk it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -12,6 +13,7 @@ from .body import loads
 from .tokens import dumps
 
 _MOST_DEPTH = 40
+_TYPES = ("object", "array", "string", "integer", "number", "boolean", "null")
 
 #: Keywords that structured outputs refuse, by the type whose values they would narrow.
 _REFUSED = {
@@ -32,7 +34,39 @@ def schema_problem(schema: dict[str, Any]) -> str | None:
 def _remembered_problem(text: bytes) -> str | None:
     # A batch mostly asks for one schema in all of its requests.
     schema = loads(text)
+    if not is_well_formed(schema):
+        return "The schema is not a valid JSON schema"
     return _problem(schema, schema, ())
+
+
+def is_well_formed(schema: Any, depth: int = 0) -> bool:
+    """Whether a schema is one by the shape of the keywords that are looked at here."""
+    if isinstance(schema, bool):
+        return True
+    if not isinstance(schema, dict) or depth > _MOST_DEPTH:
+        return False
+    kinds = schema.get("type", "object")
+    shapes = (
+        all(kind in _TYPES for kind in (kinds if isinstance(kinds, list) and kinds else [kinds])),
+        isinstance(schema.get("required", []), list),
+        all(isinstance(name, str) for name in schema.get("required") or ()),
+        isinstance(schema.get("enum", [0]), list) and bool(schema.get("enum", [0])),
+        isinstance(schema.get("$ref", ""), str),
+        isinstance(schema.get("format", ""), str),
+    )
+    return all(shapes) and all(is_well_formed(inner, depth + 1) for inner in _inner_schemas(schema))
+
+
+def _inner_schemas(schema: dict[str, Any]) -> Iterator[Any]:
+    """The schemas inside of one; something that is none where one should be."""
+    for keyword in ("properties", "$defs", "definitions"):
+        inner = schema.get(keyword, {})
+        yield from inner.values() if isinstance(inner, dict) else [None]
+    for keyword in ("anyOf", "allOf", "oneOf"):
+        inner = schema.get(keyword, [True])
+        yield from inner if isinstance(inner, list) and inner else [None]
+    for keyword in ("items", "additionalProperties"):
+        yield schema.get(keyword, True)
 
 
 def resolve(schema: Any, root: dict[str, Any]) -> dict[str, Any]:
@@ -88,14 +122,8 @@ def _own_problem(schema: dict[str, Any]) -> str | None:
 
 
 def _inner_problem(schema: dict[str, Any], root: dict[str, Any], parents: tuple[str, ...]) -> str | None:
-    properties = schema.get("properties")
-    inner = list(properties.values()) if isinstance(properties, dict) else []
-    for keyword in ("anyOf", "allOf", "oneOf"):
-        if isinstance(schema.get(keyword), list):
-            inner += schema[keyword]
-    inner.append(schema.get("items"))
-    for one in inner:
-        problem = _problem(one, root, parents)
+    for inner in _inner_schemas(schema):
+        problem = _problem(inner, root, parents)
         if problem:
             return problem
     return None
