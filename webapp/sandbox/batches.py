@@ -5,8 +5,6 @@ The app calls a method per endpoint with the request and its caller; each return
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 from werkzeug.exceptions import HTTPException
@@ -18,9 +16,9 @@ from .faults import Fault
 from .hashing import identifier
 from .intake import BatchRefused, Intake
 from .lifecycle import bring_up_to_date, cancel, is_archived, present
-from .lines import encode_lines
+from .lines import spoil_lines
 from .replies import ApiError, TooLarge, invalid, json_response, not_found, truncated
-from .results import Ledger, stream_results
+from .results import stream_lines
 from .state import State
 from .store import Batch, BatchFiles
 
@@ -88,18 +86,11 @@ class BatchRoutes:
         batch = self._find(caller, batch_id)
         if batch.ended_at is None or is_archived(batch, self._state.clock.now()):
             raise not_found(f"Message Batch {batch_id} has no available results.")
-        chunks = encode_lines(self._rows(batch), faults)
+        chunks = spoil_lines(stream_lines(self._state.store, batch), faults)
         for fault in faults:
             if fault.name == "truncate":
                 chunks = truncated(chunks, int(fault.argument or 0), request)
         return Response(chunks, content_type="application/x-jsonl", direct_passthrough=True)
-
-    def _rows(self, batch: Batch) -> Iterator[dict[str, Any]]:
-        """The rows; once all were made, the bill is known too and kept."""
-        ledger = Ledger()
-        yield from stream_results(self._state.store, batch, ledger.book)
-        if batch.bill is None:
-            self._state.store.save(dataclasses.replace(batch, bill=ledger.by_model))
 
     def _read_body(self, request: Request, caller: Caller, upload: BatchFiles) -> Intake:
         intake = Intake(self._state.config, caller.version, caller.betas)

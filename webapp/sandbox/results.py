@@ -1,14 +1,15 @@
-"""Makes the result rows of a batch that has ended, in the order it was processed, and its bill.
+"""Makes the result lines of a batch that has ended, in the order it was processed, and its bill.
 
-Rows are made while they are streamed and never stored: the same batch always gives the same rows, so the
-results route and the audit may each make them.
+They are made while they are first streamed (by the results route or for the bill), and kept in a file for
+the next time. The same batch always gives the same lines, so two may make them at once.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from .answers import Answer, write_answer
@@ -21,7 +22,7 @@ from .hashing import fraction, identifier, number
 from .models import Model, find_model
 from .nasty import KINDS, spoil, trouble_text
 from .store import Batch, Row, Store
-from .tokens import measure
+from .tokens import dumps, measure
 
 _FAILURES = {
     Fate.API_ERROR: Problem("api_error", "Internal server error", by_worker=True),
@@ -38,15 +39,45 @@ CLASSES = (
     "output_tokens",
 )
 
-#: Told what each succeeded row cost.
-Biller = Callable[[dict[str, Any]], None]
+
+def stream_lines(store: Store, batch: Batch) -> Iterator[bytes]:
+    """The result lines of a batch that has ended: shuffled, one for each request but the missing."""
+    kept = store.files(batch).results
+    if kept.exists():
+        with kept.open("rb") as lines:
+            yield from lines
+    else:
+        yield from _make_lines(store, batch)
 
 
-def stream_results(store: Store, batch: Batch, bill: Biller | None = None) -> Iterator[dict[str, Any]]:
-    """The result rows of a batch that has ended: shuffled, one for each request but the missing.
+def reckon_bill(store: Store, batch: Batch) -> dict[str, dict[str, int]]:
+    """What the batch's succeeded rows cost, by model: their number and their tokens by class."""
+    if batch.bill is not None:
+        return batch.bill
+    ledger = Ledger()
+    for row in map(loads, stream_lines(store, batch)):
+        ledger.book(row)
+    return ledger.by_model
 
-    :param bill: is told each succeeded row's Message.
-    """
+
+def _make_lines(store: Store, batch: Batch) -> Iterator[bytes]:
+    """Make the lines; once all were made, they and the bill are kept."""
+    kept, ledger = store.files(batch).results, Ledger()
+    part = kept.with_name(f"{kept.name}.{identifier('part')}")
+    try:
+        with part.open("wb") as file:
+            for row in _make_rows(store, batch):
+                ledger.book(row)
+                line = dumps(row) + b"\n"
+                file.write(line)
+                yield line
+        part.replace(kept)
+        store.save(dataclasses.replace(batch, bill=ledger.by_model))
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _make_rows(store: Store, batch: Batch) -> Iterator[dict[str, Any]]:
     rows = store.files(batch).rows()
     order = list(range(len(rows)))
     random.Random(number(batch.id)).shuffle(order)  # noqa: S311 - the same shuffle each time is the point
@@ -56,21 +87,10 @@ def stream_results(store: Store, batch: Batch, bill: Biller | None = None) -> It
         for at in order:
             row = rows[at]
             result = maker.make(row, loads(os.pread(body, row.length, row.offset)))
-            if result is None:
-                continue
-            if bill is not None and result["result"]["type"] == "succeeded":
-                bill(result["result"]["message"])
-            yield result
+            if result is not None:
+                yield result
     finally:
         os.close(body)
-
-
-def reckon_bill(store: Store, batch: Batch) -> dict[str, dict[str, int]]:
-    """What the batch's succeeded rows cost, by model: their number and their tokens by class."""
-    ledger = Ledger()
-    for _ in stream_results(store, batch, ledger.book):
-        pass
-    return ledger.by_model
 
 
 class Ledger:
@@ -79,7 +99,11 @@ class Ledger:
     def __init__(self) -> None:
         self.by_model: dict[str, dict[str, int]] = {}
 
-    def book(self, message: dict[str, Any]) -> None:
+    def book(self, row: dict[str, Any]) -> None:
+        """Add a result row; one that did not succeed costs nothing."""
+        if row["result"]["type"] != "succeeded":
+            return
+        message = row["result"]["message"]
         usage = message["usage"]
         line = self.by_model.setdefault(message["model"], dict.fromkeys(("requests", *CLASSES), 0))
         line["requests"] += 1

@@ -1,10 +1,11 @@
-"""Keeps batches in a folder: one SQLite file for what moves, and three plain files per batch for its rows.
+"""Keeps batches in a folder: one SQLite file for what moves, and a few plain files per batch for its rows.
 
 The intake writes a batch, the lifecycle moves it, the results read its rows; all through `Store`. One process
 serves a folder, with any number of threads.
 
 ``<id>.body`` is the create's body as it came; ``<id>.index`` has one fixed record per request (where it
-stands in the body, how it will fare); ``<id>.ids`` one ``custom_id`` per line.
+stands in the body, how it will fare); ``<id>.ids`` one ``custom_id`` per line. ``<id>.results`` are the result
+lines, once somebody wanted them.
 """
 
 from __future__ import annotations
@@ -91,12 +92,14 @@ class Batch:
 
 
 class BatchFiles:
-    """The three files of one batch, or of an upload that may become one."""
+    """The files of one batch, or of an upload that may become one."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.body = folder / f"{name}.body"
         self.index = folder / f"{name}.index"
         self.ids = folder / f"{name}.ids"
+        #: Not part of an upload: made when the results are first wanted.
+        self.results = folder / f"{name}.results"
 
     def move_to(self, other: BatchFiles) -> None:
         for mine, theirs in zip(self, other, strict=True):
@@ -127,7 +130,7 @@ class Store:
         self._batches = folder / "batches"
         for each in (folder, self._uploads, self._batches):
             each.mkdir(parents=True, exist_ok=True)
-        for leftover in self._uploads.iterdir():
+        for leftover in (*self._uploads.iterdir(), *self._batches.glob("*.results.part*")):
             leftover.unlink()
         #: Held by whoever reads a batch in order to move it.
         self.lock = threading.RLock()
