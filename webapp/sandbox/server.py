@@ -1,5 +1,6 @@
-"""Serves a sandbox over HTTP with a thread per connection, in this process. `__main__` and the command line
-start it.
+"""Serves a sandbox over HTTP with a thread per connection, in this process.
+
+`__main__`, the command line and tests start it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What the routes share: the store, the clock, and a configuration that can change while calls are running."""
+"""What the routes share: store, clock, and a configuration that can change while calls are running.
+
+The app makes one `State`, the routes read it, and the control endpoints change it.
+"""
 
 from __future__ import annotations
 
