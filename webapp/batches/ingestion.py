@@ -4,6 +4,7 @@ Runs in a worker; may run again at any time: a line that is stored already chang
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,13 +30,16 @@ from webapp.batches.states import (
     settle_requests,
 )
 from webapp.batches.steps import Lease, StepName, due
+from webapp.errors import ApiNotFound
 from webapp.gateway import ApiBatch
 from webapp.money import ledger
 
 CHUNK_LINES = 1000
 CHUNK_BYTES = 8_000_000
+GONE_WAIT = 300.0  # seconds between looks for results that the API does not give
 SHORT_WAIT = 10.0  # seconds before a stream that ended early is fetched again
 
+CUSTOM_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")  # the API's own rule; others are no ids, and some no text for a query
 RESULT_COLUMNS = ("request_id", "kind", "stop_reason", "error_type", "error_message", "size", "line")
 
 
@@ -60,7 +64,6 @@ class Fetch:
     strangers: int = 0
     stranger_ids: list[str] = field(default_factory=list)
     unreadable: int = 0
-    account_failure: str | None = None
 
 
 def ingest(desk: Desk, lease: Lease) -> float | None:
@@ -75,10 +78,24 @@ def ingest(desk: Desk, lease: Lease) -> float | None:
         return None
     billed = ledger.Billed(batch.api_id, batch.account_id, batch.run_id, batch.api_created_at)
     fetch = Fetch(batch, billed)
-    with desk.gateway.results(_api_batch(batch)) as lines:
-        for chunk in _chunks(lines):
-            _store(lease, fetch, chunk)
+    try:
+        with desk.gateway.results(_api_batch(batch)) as lines:
+            for chunk in _chunks(lines):
+                _store(lease, fetch, chunk)
+    except ApiNotFound as error:
+        return _gone(lease, batch.id, error)
     return _close(desk, lease, fetch)
+
+
+def _gone(lease: Lease, batch_id: int, error: ApiNotFound) -> float:
+    reason = (
+        f"The API gives no results of this batch to the present key ({error}) They vanish 29 days after its creation; "
+        "until then it is held, not lost: check the key."
+    )
+    with db.transaction() as tx:
+        lease.hold(tx)
+        db.run(tx, "UPDATE batches SET reason = :reason WHERE id = :id", reason=storable(reason), id=batch_id)
+    return GONE_WAIT
 
 
 def _api_batch(batch: Any) -> ApiBatch:
@@ -119,7 +136,9 @@ def parse(raw: bytes) -> Line | None:
         kind = result["type"]
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    if not isinstance(identifier, str) or kind not in STATES or not isinstance(result, dict):
+    if not isinstance(identifier, str) or not CUSTOM_ID.fullmatch(identifier):
+        return None
+    if not isinstance(kind, str) or kind not in STATES:
         return None
     if kind == "succeeded" and not isinstance(result.get("message"), dict):
         return None
@@ -177,8 +196,6 @@ def _write(tx: Connection, fetch: Fetch, answers: list[tuple[Any, Line]]) -> Non
             failure = OF_STATE[state] if state in OF_STATE else of_error(line.result)
             error_type, error = _text(failure.type), _text(failure.message)
             settlement.add(request, state, failure.kind, error)
-            if failure.kind == FailureClass.ACCOUNT:
-                fetch.account_failure = error
         results.append((request.id, line.kind, stop_reason, error_type, error, len(line.raw), line.raw.decode()))
     db.copy_rows(tx, "results", RESULT_COLUMNS, results)
     ledger.append(tx, billed)
@@ -214,6 +231,10 @@ def _close(desk: Desk, lease: Lease, fetch: Fetch) -> float | None:
         _tell(tx, fetch)
         if not fetch.batch.proved:
             if not fetch.own_lines:
+                # A stream without any line proves nothing, unless it stays so.
+                wait = None if fetch.strangers else _missing_after(tx, desk, fetch)
+                if wait is not None:
+                    return wait
                 disprove(tx, batch_id)
                 due(tx, StepName.SUBMIT, batch_id)
                 return None
@@ -226,8 +247,7 @@ def _close(desk: Desk, lease: Lease, fetch: Fetch) -> float | None:
                 return wait
             failure = OF_STATE[RequestState.MISSING]
             settle_pending(tx, batch_id, RequestState.MISSING, failure.kind, failure.message)
-        if fetch.account_failure is not None:
-            _pause(tx, fetch)
+        _pause_if_refused(tx, fetch.batch)
         batch_over(tx, desk.settings, batch_id, BatchState.DONE, actor="ingest")
     return None
 
@@ -264,7 +284,16 @@ def _tell(tx: Connection, fetch: Fetch) -> None:
         )
 
 
-def _pause(tx: Connection, fetch: Fetch) -> None:
-    reason = f"The API refuses this account: {fetch.account_failure}"
-    db.run(tx, "UPDATE runs SET pause_wanted_at = now() WHERE id = :id", id=fetch.batch.run_id)
-    move_run(tx, fetch.batch.run_id, RunState.PAUSED, actor="ingest", reason=reason)
+def _pause_if_refused(tx: Connection, batch: Any) -> None:
+    """Pause the run when answers of this batch failed for the account's sake, whichever pass has stored them."""
+    refusal = db.scalar(
+        tx,
+        "SELECT i.error FROM requests r JOIN items i ON i.id = r.item_id AND i.attempts = r.attempt "
+        "WHERE r.batch_id = :id AND r.failure_class = :account LIMIT 1",
+        id=batch.id,
+        account=FailureClass.ACCOUNT.value,
+    )
+    if refusal is not None:
+        db.run(tx, "UPDATE runs SET pause_wanted_at = now() WHERE id = :id", id=batch.run_id)
+        reason = f"The API refuses this account: {refusal}"
+        move_run(tx, batch.run_id, RunState.PAUSED, actor="ingest", reason=reason)

@@ -29,7 +29,9 @@ def loads(text: str | bytes) -> Any:
     """
     try:
         return orjson.loads(text)
-    except orjson.JSONDecodeError:
+    except orjson.JSONDecodeError as error:
+        if error.msg.startswith("depth limit"):
+            raise  # beyond it Python's limit differs by version, and PostgreSQL's is near
         # Python would also take other encodings, a byte order mark, and numbers that are none.
         return json.loads(text if isinstance(text, str) else text.decode(), parse_int=_int, parse_constant=_no_number)
 

@@ -24,6 +24,7 @@ FIRST_LOOK = 2.0  # seconds after the POST ended without an answer
 LOOK_AGAIN = 30.0
 HELD_LOOK = 300.0
 HELD_MARK = "waits for a person"  # in the reason of a batch that is held
+SEARCHED = "It is looked for in the API's list."
 # The API's clock may differ between its machines, and the intent is older than the batch.
 CLOCK_MARGIN = timedelta(minutes=10)
 OTHER_ACCOUNT = (
@@ -58,8 +59,17 @@ def settle(desk: Desk, lease: Lease) -> float | None:
         return _hold(lease, post, f"{len(candidates)} batches at the API may be this one ({names}): it {HELD_MARK}.")
     if complete and post.age >= desk.settings.unknown_grace:
         return _absent(lease, post)
+    _release(lease, post)
     left = desk.settings.unknown_grace - float(post.age)
     return min(LOOK_AGAIN, max(left, 1.0))
+
+
+def _release(lease: Lease, post: Any) -> None:
+    """A batch that was held and has a candidate no more is only searched for."""
+    if HELD_MARK in (post.reason or ""):
+        with db.transaction() as tx:
+            lease.hold(tx)
+            db.run(tx, "UPDATE batches SET reason = :reason WHERE id = :id", reason=SEARCHED, id=post.batch_id)
 
 
 def _candidates(gateway: Gateway, post: Any) -> tuple[list[ApiBatch], bool]:

@@ -70,6 +70,9 @@ COLUMNS = (
 )
 
 
+MAX_NAME = 200  # characters; what is longer, or cannot be printed, is no model's name
+
+
 @dataclass(frozen=True, slots=True)
 class Billed:
     """Where an answer was billed: the same for every line of one batch."""
@@ -88,7 +91,7 @@ def line(billed: Billed, custom_id: str, request_id: int, message: Any, *, dupli
     model = message.get("model")
     usage = Usage.parse(message.get("usage"))
     head = (billed.api_batch_id, custom_id, billed.account_id, billed.run_id, request_id)
-    model = model if isinstance(model, str) and "\0" not in model else None
+    model = model if isinstance(model, str) and len(model) <= MAX_NAME and model.isprintable() else None
     if usage is None:
         return (*head, model, *(None,) * 9, duplicate, billed.created_at)
     price = cost(model, usage, billed.created_at) if model else None

@@ -12,9 +12,10 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 MILLION = Decimal(1_000_000)
+MAX_COUNT = 2**31 - 1  # what a column of the ledger holds; nothing real comes near it
 DATED = re.compile(r"-\d{8}$")  # claude-haiku-4-5-20251001 is claude-haiku-4-5 of one day
 
 
@@ -32,27 +33,23 @@ class Usage:
 
     @classmethod
     def parse(cls, usage: Any) -> Usage | None:
-        """From a message's `usage`; None when it lacks the counts that a price needs."""
-        if not isinstance(usage, Mapping):
+        """From a message's `usage`; None when it lacks a count that a price needs, or holds one that is none."""
+        try:
+            split = _part(usage, "cache_creation")
+            written = _count(usage, "cache_creation_input_tokens")
+            write_1h = _count(split, "ephemeral_1h_input_tokens")
+            return cls(
+                input=_count(usage, "input_tokens", required=True),
+                # Writes that the split does not place are of the default kind.
+                write_5m=max(_count(split, "ephemeral_5m_input_tokens"), written - write_1h),
+                write_1h=write_1h,
+                read=_count(usage, "cache_read_input_tokens"),
+                output=_count(usage, "output_tokens", required=True),
+                web_searches=_count(_part(usage, "server_tool_use"), "web_search_requests"),
+                geo=_name(usage.get("inference_geo")),
+            )
+        except (TypeError, ValueError):
             return None
-        if not (_is_count(usage.get("input_tokens")) and _is_count(usage.get("output_tokens"))):
-            return None
-        split = usage.get("cache_creation")
-        split = split if isinstance(split, Mapping) else {}
-        written = _count(usage, "cache_creation_input_tokens")
-        write_1h = _count(split, "ephemeral_1h_input_tokens")
-        write_5m = _count(split, "ephemeral_5m_input_tokens") if split else written
-        tools = usage.get("server_tool_use")
-        geo = usage.get("inference_geo")
-        return cls(
-            input=_count(usage, "input_tokens"),
-            write_5m=write_5m,
-            write_1h=write_1h,
-            read=_count(usage, "cache_read_input_tokens"),
-            output=_count(usage, "output_tokens"),
-            web_searches=_count(tools, "web_search_requests") if isinstance(tools, Mapping) else 0,
-            geo=geo if isinstance(geo, str) else None,
-        )
 
     @property
     def prompt(self) -> int:
@@ -109,10 +106,25 @@ def _price(model: str, at: datetime) -> dict[str, Any] | None:
     return _price_on(model, at.astimezone(UTC).date().isoformat())
 
 
-def _is_count(value: Any) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+def _part(usage: Any, name: str) -> Mapping[str, Any]:
+    """An object within the usage; absent and null are empty."""
+    if not isinstance(usage, Mapping):
+        raise TypeError("usage is no object")
+    part = usage.get(name)
+    if part is not None and not isinstance(part, Mapping):
+        raise TypeError(f"{name} is no object")
+    return part or {}
 
 
-def _count(source: Mapping[str, Any], name: str) -> int:
+def _count(source: Mapping[str, Any], name: str, *, required: bool = False) -> int:
+    """A count within the usage; absent and null are nothing, unless it is required."""
     value = source.get(name)
-    return value if _is_count(value) else 0
+    if value is None and not required:
+        return 0
+    if type(value) is not int or not 0 <= value <= MAX_COUNT:
+        raise ValueError(f"{name} is no count")
+    return value
+
+
+def _name(value: Any) -> str | None:
+    return value if isinstance(value, str) and value.isprintable() else None
