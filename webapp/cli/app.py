@@ -51,6 +51,9 @@ class Commands(click.Group):
             if not isinstance(error, OperationalError | InterfaceError):
                 raise
             _say(f"The database does not answer: {str(error.orig).splitlines()[0]}\n`batchdesk doctor` says more.")
+        except KeyboardInterrupt:
+            _say("Interrupted.")
+            raise SystemExit(STOPPED_WAITING) from None
         except BrokenPipeError:
             # Whoever read our output has gone; nothing is wrong with the run.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -22,7 +22,7 @@ from webapp.batches.queries import Summary
 from webapp.batches.records import read_records
 from webapp.cli.app import FAILURES
 from webapp.cli.serving import bring_up
-from webapp.cli.waiting import Ending, interruptible, wait_for
+from webapp.cli.waiting import INTERRUPTED, Ending, interruptible, wait_for
 from webapp.errors import Refused
 from webapp.local import Supervisor
 from webapp.settings import load
@@ -123,7 +123,10 @@ def _run(task_name: str, source: Path, **raw: str) -> Ending:
         run_id = runs.start_run(tx, dataset_id=dataset, task=task, settings=settings, owner="demo")
     jobs.nudge()
     click.echo(f"Run {run_id}: {task_name} over {source.name}", err=True)
-    return wait_for(run_id)
+    ending = wait_for(run_id)
+    if ending.stopped == INTERRUPTED:
+        raise KeyboardInterrupt
+    return ending
 
 
 def table(summaries: list[Summary]) -> str:

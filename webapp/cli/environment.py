@@ -4,20 +4,28 @@ Every command that needs the database enters `opened`.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import click
 from flask import Flask
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from webapp import ROOT, create_app, local, services
 from webapp.errors import LocalServicesError
 from webapp.local import Child, Supervisor
 from webapp.settings import Settings, load
 
+T = TypeVar("T")
+
+OTHER_PATIENCE = 30.0  # seconds that another command may take to start the services, or to stop them
+LOOK_SECONDS = 0.2
 # Higher layers end first: a worker's POST is finished before the sandbox goes.
 SANDBOX_LAYER, WORK_LAYER = 5, 10
 
@@ -26,24 +34,94 @@ SANDBOX_LAYER, WORK_LAYER = 5, 10
 def opened(*, working: bool) -> Iterator[Flask]:
     """The application in its context, with its services up.
 
-    With embedded services that nobody keeps up, this command is their owner until it leaves.
+    With embedded services that nobody keeps up, this command is their owner until it leaves. Another command may be
+    about to start or to stop them: that is waited for.
 
     :param working: True when the command waits for work: then a worker, a clock and (without a key) the sandbox are
         started with the services.
     """
     settings = load()
-    if not settings.embedded or local.running(settings.home) is not None:
-        with _app() as app:
-            _check_schema(app)
-            yield app
-        return
-    with Supervisor(settings.home, log=_tell) as supervisor:
-        supervisor.start_services()
-        with _app() as app:
-            migrate()
-            if working:
-                start_work(supervisor, settings, workers=1)
-            yield app
+    with ExitStack() as stack:
+        yield _open(stack, settings, working)
+
+
+def through(work: Callable[[], T], *, working: bool) -> T:
+    """Do some work in the opened installation and return what it returns.
+
+    When the command that kept the services up leaves meanwhile, the work is done once more, with services of our own
+    or of another: it must be such that it may be.
+    """
+    while True:
+        with opened(working=working):
+            try:
+                return work()
+            except DBAPIError as error:
+                if not (connection_lost(error) and owner_left()):
+                    raise
+
+
+def connection_lost(error: DBAPIError) -> bool:
+    """Whether the database went away, rather than refused something."""
+    return isinstance(error, OperationalError | InterfaceError)
+
+
+def owner_left() -> bool:
+    """Whether the embedded services that the current application uses are gone with whoever kept them up."""
+    from flask import current_app
+
+    from webapp.db import normal_url
+
+    settings = current_app.extensions["batchdesk"].settings
+    if not settings.embedded:
+        return False
+    if local.running(settings.home) is None:
+        return True
+    database_url, _ = services.urls(settings)
+    return bool(normal_url(database_url) != current_app.config["SQLALCHEMY_DATABASE_URI"])
+
+
+def _open(stack: ExitStack, settings: Settings, working: bool) -> Flask:
+    deadline = time.monotonic() + OTHER_PATIENCE
+    while True:
+        guest = not settings.embedded or local.running(settings.home) is not None
+        try:
+            with ExitStack() as attempt:
+                app = _as_guest(attempt) if guest else _as_owner(attempt, settings, working)
+                stack.enter_context(attempt.pop_all())
+                return app
+        except (LocalServicesError, OperationalError, InterfaceError):
+            passing = settings.embedded and (guest or _held_by_another(settings))
+            if not passing or time.monotonic() > deadline:
+                raise
+        time.sleep(LOOK_SECONDS)
+
+
+def _as_guest(stack: ExitStack) -> Flask:
+    app = stack.enter_context(_app())
+    _check_schema(app)
+    return app
+
+
+def _as_owner(stack: ExitStack, settings: Settings, working: bool) -> Flask:
+    supervisor = stack.enter_context(Supervisor(settings.home, log=_tell))
+    supervisor.start_services()
+    app = stack.enter_context(_app())
+    migrate()
+    if working:
+        start_work(supervisor, settings, workers=1)
+    return app
+
+
+def _held_by_another(settings: Settings) -> bool:
+    """Whether another command has the home: it starts the services just now, stops them, or has them up."""
+    try:
+        with (settings.home / "owner.lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 @contextmanager

@@ -10,13 +10,13 @@ from typing import Any
 import click
 from pydantic import BaseModel
 
-from webapp import PLUGINS, db, jobs
+from webapp import PLUGINS, db
 from webapp.batches import runs
 from webapp.batches.exporting import check_out_path, rejected_path, setting_aside
 from webapp.batches.importing import Sieve, import_records
 from webapp.batches.records import Problem, Record, problems_report, read_records
-from webapp.cli.environment import opened
-from webapp.cli.waiting import finish, interruptible, wait_for
+from webapp.cli.environment import through
+from webapp.cli.waiting import deadline_of, interruptible, see_out
 from webapp.errors import InputError
 from webapp.hooks import Task, load_plugins
 from webapp.settings import load
@@ -78,14 +78,21 @@ def run(
         from webapp.cli.dry_run import rehearse
 
         context.exit(rehearse(registry, task, settings, found, text_field=text_field, as_json=as_json))
-    with interruptible(), opened(working=True), ExitStack() as stack:
-        put = stack.enter_context(setting_aside(rejected_path(out, source))) if skip_bad else None
-        sieve = Sieve(put)
-        run_id = _start(task, settings, sieve, found, source, text_field)
-        stack.close()
-        _tell_rejected(sieve, rejected_path(out, source))
-        ending = wait_for(run_id, timeout=timeout)
-        context.exit(finish(ending, out=out, as_json=as_json))
+    until = deadline_of(timeout)
+    rejected = rejected_path(out, source)
+    started: list[int] = []
+
+    def work() -> int:
+        if not started:
+            with ExitStack() as stack:
+                put = stack.enter_context(setting_aside(rejected)) if skip_bad else None
+                sieve = Sieve(put)
+                started.append(_start(task, settings, sieve, found, source, text_field))
+            _tell_rejected(sieve, rejected)
+        return see_out(started[0], until=until, out=out, as_json=as_json)
+
+    with interruptible():
+        context.exit(through(work, working=True))
 
 
 def _start(
@@ -103,7 +110,6 @@ def _start(
         if not sieve.count:
             raise
         raise InputError(f"{error}\n{SKIP_HINT}") from None
-    jobs.nudge()
     click.echo(f"Run {run_id} of {task.name} started.", err=True)
     return run_id
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -12,18 +13,20 @@ from webapp import db, jobs
 from webapp.batches import queries
 from webapp.batches.exporting import check_out_path, write_outputs
 from webapp.batches.queries import Summary
-from webapp.batches.states import FailureClass
-from webapp.cli.environment import opened
+from webapp.batches.states import FailureClass, RunState
+from webapp.cli.app import OK
+from webapp.cli.environment import opened, through
 from webapp.cli.run import OWNER
-from webapp.cli.waiting import Ending, describe, finish, interruptible, wait_for
+from webapp.cli.waiting import deadline_of, describe, finish, interruptible, present, see_out
 
 CANCEL_PATIENCE = 60.0  # seconds in which the API is to be told
 
+RUN = click.IntRange(1, 2**63 - 1)  # PostgreSQL's bigint
 CLASSES = [*(failure.value for failure in FailureClass), "all"]
 
 
 @click.command()
-@click.argument("run_id", metavar="[RUN]", type=int, required=False)
+@click.argument("run_id", metavar="[RUN]", type=RUN, required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: one object, or a list of them without RUN.")
 def status(run_id: int | None, as_json: bool) -> None:
     """Where a run stands; without RUN, the latest runs."""
@@ -48,7 +51,7 @@ def _line(where: queries.RunStatus, summary: Summary) -> str:
 
 
 @click.command()
-@click.argument("run_id", metavar="RUN", type=int)
+@click.argument("run_id", metavar="RUN", type=RUN)
 @click.option(
     "--class", "failure_class", type=click.Choice(CLASSES), default="all", show_default=True,
     help="Which failures are sent again.",
@@ -67,36 +70,64 @@ def resubmit(
     timeout: float | None,
     no_wait: bool,
 ) -> None:
-    """Send a run's failures again, and wait for it like `run` does."""
+    """Send a run's failures again, and wait for it like `run` does. A pause of the run ends with it.
+
+    With nothing to send again, a run that is under way is waited for, and one that is over shows its present status.
+    """
     if out is not None:
         check_out_path(out)
     classes = list(FailureClass) if failure_class == "all" else [FailureClass(failure_class)]
-    with interruptible(), opened(working=not no_wait):
-        count = jobs.ask_resubmit(run_id, classes, actor=OWNER)
-        click.echo(f"{count:,} subjects are sent again." if count else "There is nothing to send again.", err=True)
-        with db.transaction() as tx:
-            present = Ending(queries.summary(tx, run_id), None)
-        ending = wait_for(run_id, timeout=timeout) if count and not no_wait else present
-        if no_wait and count:
-            out = None
-        context.exit(finish(ending, out=out, as_json=as_json))
+    until = deadline_of(timeout)
+    asked: list[bool] = []
+
+    def work() -> int:
+        if not asked:
+            asked.append(_send_again(run_id, classes))
+        if no_wait and asked[0]:
+            finish(present(run_id), out=None, as_json=as_json)
+            return OK
+        if no_wait:
+            return finish(present(run_id), out=out, as_json=as_json)
+        return see_out(run_id, until=until, out=out, as_json=as_json)
+
+    with interruptible():
+        context.exit(through(work, working=not no_wait))
+
+
+def _send_again(run_id: int, classes: Sequence[FailureClass]) -> bool:
+    """Ask for new attempts, or at least for the end of a pause; whether anything goes on by that."""
+    with db.transaction() as tx:
+        state = queries.run_status(tx, run_id).state
+    count = 0 if state == RunState.PLANNING else jobs.ask_resubmit(run_id, classes, actor=OWNER)
+    if count:
+        click.echo(f"{count:,} subjects are sent again.", err=True)
+    elif state == RunState.PAUSED:
+        jobs.ask_resume(run_id, actor=OWNER)
+        click.echo(f"Run {run_id} is resumed.", err=True)
+    else:
+        click.echo("There is nothing to send again.", err=True)
+    return bool(count) or state == RunState.PAUSED
 
 
 @click.command()
-@click.argument("run_id", metavar="RUN", type=int)
+@click.argument("run_id", metavar="RUN", type=RUN)
 def cancel(run_id: int) -> None:
     """Stop a run: what is unsent is discarded, what is at the API is cancelled there. What was paid for is kept."""
-    with interruptible(), opened(working=True):
+
+    def work() -> int:
         jobs.ask_cancel_run(run_id, actor=OWNER)
         deadline = time.monotonic() + CANCEL_PATIENCE
         while _untold(run_id) and time.monotonic() < deadline:
             time.sleep(0.2)
-        left = _untold(run_id)
-        click.echo(
-            f"Run {run_id}: {left} batches are still to be told; the workers do it." if left else
-            f"Run {run_id} is being cancelled; the API ends what it is working on.",
-            err=True,
-        )  # fmt: skip
+        return _untold(run_id)
+
+    with interruptible():
+        left = through(work, working=True)
+    click.echo(
+        f"Run {run_id}: {left} batches are still to be told; the workers do it." if left else
+        f"Run {run_id} is being cancelled; the API ends what it is working on.",
+        err=True,
+    )  # fmt: skip
 
 
 def _untold(run_id: int) -> int:
@@ -111,7 +142,7 @@ def _untold(run_id: int) -> int:
 
 
 @click.command()
-@click.argument("run_id", metavar="RUN", type=int)
+@click.argument("run_id", metavar="RUN", type=RUN)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="A .jsonl or .csv file.")
 def export(run_id: int, out: Path) -> None:
     """Write a run's outputs, one line per subject, in input order; unfinished ones are `pending`."""

@@ -16,18 +16,20 @@ from types import FrameType
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
-from webapp import db
+from webapp import db, jobs
 from webapp.batches import queries
 from webapp.batches.exporting import write_outputs
 from webapp.batches.queries import RunStatus, Summary
 from webapp.batches.states import RunState
 from webapp.cli.app import FAILURES, OK, STOPPED_WAITING
+from webapp.cli.environment import connection_lost, owner_left
 
 LOOK_SECONDS = 0.2
 QUIET_SECONDS = 30.0  # between lines of progress where no terminal shows a bar
 DATABASE_PATIENCE = 60.0
+INTERRUPTED = "interrupted."
 
 
 class Interrupted(KeyboardInterrupt):
@@ -62,12 +64,34 @@ def interruptible() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def wait_for(run_id: int, *, timeout: float | None = None) -> Ending:
-    """Wait until a run is over, paused or held; Ctrl-C and the timeout leave it as it is."""
+def deadline_of(timeout: float | None) -> float | None:
+    """When waiting ends (monotonic seconds), for a timeout in seconds from now."""
+    return None if timeout is None else time.monotonic() + timeout
+
+
+def see_out(run_id: int, *, until: float | None, out: Path | None, as_json: bool) -> int:
+    """Wait for a run and finish as the contract says; the exit status. May be repeated."""
     try:
-        stopped = _watch(run_id, time.monotonic() + timeout if timeout is not None else None)
+        jobs.nudge()
+        return finish(wait_for(run_id, deadline=until), out=out, as_json=as_json)
     except KeyboardInterrupt:
-        stopped = "interrupted"
+        click.echo(come_back(run_id, INTERRUPTED), err=True)
+        return STOPPED_WAITING
+
+
+def present(run_id: int) -> Ending:
+    """How a run stands without waiting for it."""
+    with db.transaction() as tx:
+        status = queries.run_status(tx, run_id)
+        return Ending(queries.summary(tx, run_id), None if status.over else _stopped(status) or "it goes on.")
+
+
+def wait_for(run_id: int, *, deadline: float | None = None) -> Ending:
+    """Wait until a run is over, paused or held; Ctrl-C and the deadline leave it as it is."""
+    try:
+        stopped = _watch(run_id, deadline)
+    except KeyboardInterrupt:
+        stopped = INTERRUPTED
     with db.transaction() as tx:
         return Ending(queries.summary(tx, run_id), stopped)
 
@@ -87,7 +111,7 @@ def _watch(run_id: int, deadline: float | None) -> str | None:
                 return None
             stopped = _stopped(status)
             if stopped or (deadline is not None and time.monotonic() >= deadline):
-                return stopped or "the time is over"
+                return stopped or "the time is over."
             if not console.is_terminal and time.monotonic() - told >= QUIET_SECONDS:
                 told = time.monotonic()
                 click.echo(f"Run {run_id}: {_phase(status)}, {done:,} of {status.subjects:,}.", err=True)
@@ -95,14 +119,14 @@ def _watch(run_id: int, deadline: float | None) -> str | None:
 
 
 def _status(run_id: int) -> RunStatus:
-    """Where the run stands; a database that restarts is waited for."""
+    """Where the run stands; a database that restarts is waited for, one whose owner has left is not."""
     end = time.monotonic() + DATABASE_PATIENCE
     while True:
         try:
             with db.transaction() as tx:
                 return queries.run_status(tx, run_id)
-        except OperationalError:
-            if time.monotonic() > end:
+        except DBAPIError as error:
+            if not connection_lost(error) or owner_left() or time.monotonic() > end:
                 raise
             time.sleep(LOOK_SECONDS)
 
@@ -149,8 +173,13 @@ def describe(summary: Summary) -> str:
 def _cost(summary: Summary) -> str:
     if summary.cost_usd is None:
         return "Cost: unpriced (a model is not in the price table)."
-    synchronous = "" if summary.sync_cost_usd is None else f", against {summary.sync_cost_usd:,.4f} USD synchronously"
-    return f"Cost: {summary.cost_usd:,.4f} USD{synchronous}."
+    synchronous = "" if summary.sync_cost_usd is None else f", against {_usd(summary.sync_cost_usd)} synchronously"
+    return f"Cost: {_usd(summary.cost_usd)}{synchronous}."
+
+
+def _usd(amount: float) -> str:
+    """Four decimals, more for what would be nothing with four."""
+    return f"{amount:,.4f} USD" if amount == 0 or amount >= 0.01 else f"{amount:.6f} USD"
 
 
 def come_back(run_id: int, why: str) -> str:
@@ -158,6 +187,6 @@ def come_back(run_id: int, why: str) -> str:
     return (
         f"Stopped waiting: {why}\n"
         f"Run {run_id} stays as it is: nothing is cancelled. `batchdesk status {run_id}` shows where it is, "
-        f"`batchdesk up` works on, `batchdesk export {run_id} --out FILE` writes what is there, "
-        f"`batchdesk cancel {run_id}` ends it."
+        f"`batchdesk resubmit {run_id}` waits for it again, `batchdesk up` works on, "
+        f"`batchdesk export {run_id} --out FILE` writes what is there, `batchdesk cancel {run_id}` ends it."
     )
