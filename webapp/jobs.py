@@ -144,7 +144,8 @@ def perform(step: str, target_id: int) -> None:
     if lease is None:
         return
     try:
-        again = RUN[lease.step](current_app.extensions["batchdesk"], lease)
+        with lease.kept():
+            again = RUN[lease.step](current_app.extensions["batchdesk"], lease)
         with db.transaction() as tx:
             steps.give_back(tx, lease, again_after=again)
     except Fenced as error:

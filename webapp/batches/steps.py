@@ -78,7 +78,7 @@ class Lease:
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Renew the lease from a thread while something long and silent (a POST) goes on.
+        """Renew the lease from a thread while the step goes on: a POST, or a plugin, may be silent for long.
 
         The thread dies with the process, so a killed worker's lease lapses within LEASE_SECONDS.
         """

@@ -122,8 +122,7 @@ def _send(desk: Desk, lease: Lease, batch: Any) -> float | None:
         return SAME_TOTAL_WAIT
     sending = Sending(batch.id, batch.run_id, account_id, submission_id, batch.total, batch.body_bytes)
     try:
-        with lease.kept():
-            created = desk.gateway.create(_body(sending, lease), batch.body_bytes)
+        created = desk.gateway.create(_body(sending, lease), batch.body_bytes)
     except ApiError as error:
         return _answered(desk, lease, sending, error)
     except NotArmed:
@@ -265,7 +264,7 @@ def _answered(desk: Desk, lease: Lease, sending: Sending, error: ApiError) -> fl
 
 
 def _unknown(error: ApiError) -> str:
-    return f"Whether the API created this batch is not known yet ({error}) It is looked for in the API's list."
+    return f"Whether the API created this batch is not known yet ({error}) {settling.SEARCHED}"
 
 
 def _not_sent(lease: Lease, run_id: int, account_id: int | None, error: ApiError) -> float | None:
