@@ -1,7 +1,52 @@
-"""The surface: pages for people."""
+"""The surface: pages for people, in Flask-Admin's frame. The wiring calls `init_app`, and nothing else from here
+but `people.ensure_roles_and_admin`, which prepares an installation.
+"""
 
-from flask import Flask
+from __future__ import annotations
+
+from flask import Flask, redirect, url_for
+from flask.typing import ResponseReturnValue
+
+MOST_POSTED = 1_000_000  # bytes of a form
 
 
 def init_app(app: Flask) -> None:
-    pass
+    """Put sign-in, the checks before each request, the error pages and all pages into the application."""
+    from flask_wtf.csrf import CSRFProtect
+
+    from webapp.admin import access, errorpages, formats, frame, headers, health, live, people
+    from webapp.admin.batches import BatchesPage
+    from webapp.admin.home import Home
+    from webapp.admin.requests import RequestsPage
+    from webapp.admin.runs import RunsPage
+
+    app.config.update(
+        MAX_CONTENT_LENGTH=MOST_POSTED,
+        # As long as the session: a page that was left open over lunch still works.
+        WTF_CSRF_TIME_LIMIT=None,
+    )
+    app.url_map.converters["row"] = frame.RowId
+    # The order counts: who is it, may they, then whether the form is ours.
+    access.init_app(app)
+    CSRFProtect(app)
+    people.init_app(app)
+    headers.init_app(app)
+    errorpages.init_app(app)
+    formats.init_app(app)
+    app.register_blueprint(health.blueprint)
+    app.register_blueprint(live.blueprint)
+    frame.init_app(
+        app,
+        Home(name="Home", endpoint="home", url="/"),
+        RunsPage(name="Runs", endpoint="runs", url="/runs"),
+        BatchesPage(name="Batches", endpoint="batches", url="/batches"),
+        RequestsPage(name="Requests", endpoint="requests", url="/requests"),
+    )
+    app.add_url_rule("/admin/", "admin_home", _admin_home)
+    settings = app.extensions["batchdesk"].settings
+    app.context_processor(lambda: {"sandbox": settings.sandbox})
+
+
+def _admin_home() -> ResponseReturnValue:
+    """Flask-Admin's usual address leads here too."""
+    return redirect(url_for("home.index"))

@@ -1,0 +1,166 @@
+"""The pages of batches: the list, one batch, and what people do with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import abort, request, url_for
+from flask.typing import ResponseReturnValue
+from sqlalchemy import Connection
+
+from webapp import db, jobs
+from webapp.admin import history, progress
+from webapp.admin.access import actor, acts
+from webapp.admin.filters import Asked, Cursor, Found, page_of
+from webapp.admin.frame import Page, act, back_to, expose, reading
+from webapp.admin.payloads import laid_out
+from webapp.admin.runs import CLASS_WORDS, sums
+from webapp.batches.states import BatchState
+
+PER_PAGE = 25
+CAUSES_SHOWN = 20
+POLLED = ("in_progress", "canceling", "ingesting")
+CANCELLED = ("planned", "submitting", "submit_unknown", "in_progress")
+
+
+class BatchesPage(Page):
+    """Batches, newest first."""
+
+    @expose("/")
+    def index(self) -> ResponseReturnValue:
+        tx, asked = reading(), Asked()
+        cursor = Cursor.of(asked)
+        state, run_id, api_id = asked.choice("state", list(BatchState)), asked.row_id("run"), asked.text("q")
+        found = page_of(lambda at: _list(tx, at, state, run_id, api_id), cursor, PER_PAGE)
+        return self.render(
+            "desk/batches.html",
+            found=found,
+            asked=asked,
+            bars=progress.of_batches(tx, [(batch.id, batch.total) for batch in found.rows]),
+            states=list(BatchState),
+            cursor=cursor,
+            polled=POLLED,
+            cancelled=CANCELLED,
+        )
+
+    @expose("/<row:batch_id>/")
+    def details(self, batch_id: int) -> ResponseReturnValue:
+        tx, asked = reading(), Asked()
+        batch = find(tx, batch_id)
+        bar = progress.of_batches(tx, [(batch_id, batch.total)])[batch_id]
+        return self.render(
+            "desk/batch.html",
+            batch=batch,
+            asked=asked,
+            bar=bar,
+            sums=sums(tx, "id", batch_id),
+            posts=_posts(tx, batch_id),
+            failures=_failures(tx, batch_id) if bar.failed else [],
+            class_words=CLASS_WORDS,
+            api_counts=laid_out(batch.api_counts),
+            history=history.of(tx, "batch_id", batch_id, asked.row_id("before")),
+            stamp=history.stamp(tx, "batch_id", batch_id),
+            polled=POLLED,
+            cancelled=CANCELLED,
+        )
+
+    @expose("/<row:batch_id>/poll", methods=("POST",))
+    @acts
+    def poll(self, batch_id: int) -> ResponseReturnValue:
+        def deed() -> str:
+            jobs.ask_poll(batch_id, actor=actor())
+            return f"Batch {batch_id} is being looked at now."
+
+        return act(back_to(url_for(".details", batch_id=batch_id)), deed)
+
+    @expose("/<row:batch_id>/cancel", methods=("GET", "POST"))
+    @acts
+    def cancel(self, batch_id: int) -> ResponseReturnValue:
+        back = back_to(url_for(".details", batch_id=batch_id))
+        if request.method == "POST":
+
+            def deed() -> str:
+                jobs.ask_cancel_batch(batch_id, actor=actor())
+                return f"Batch {batch_id} is being cancelled. What is paid for comes in and is kept."
+
+            return act(back, deed)
+        batch = find(reading(), batch_id)
+        return self.render("desk/cancel_batch.html", batch=batch, back=back, cancelled=CANCELLED)
+
+
+def find(tx: Connection, batch_id: int) -> Any:
+    """A batch with its run and account; answers 404 when there is none."""
+    batch = db.row(
+        tx,
+        """
+        SELECT b.id, b.run_id, b.ordinal, b.total, b.body_bytes, b.state, b.state_since, b.reason, b.proved,
+               b.cancel_wanted_at, b.api_id, b.processing_status, b.api_counts::text AS api_counts, b.api_created_at,
+               b.api_ended_at, b.expires_at, b.polled_at, b.incomplete_since, b.created_at, r.task,
+               coalesce(a.sandbox, false) AS sandbox, a.base_url,
+               (SELECT min(due_at) FROM steps WHERE target_id = b.id AND step IN ('submit', 'poll', 'ingest'))
+                   AS next_at,
+               (SELECT error FROM steps WHERE target_id = b.id AND step IN ('submit', 'poll', 'ingest', 'process')
+                AND failures > 0 ORDER BY failures DESC LIMIT 1) AS trouble
+        FROM batches b JOIN runs r ON r.id = b.run_id LEFT JOIN accounts a ON a.id = b.account_id WHERE b.id = :id
+        """,
+        id=batch_id,
+    )
+    if batch is None:
+        abort(404, f"There is no batch {batch_id}.")
+    return batch
+
+
+def _list(tx: Connection, cursor: Cursor, state: str | None, run_id: int | None, api_id: str | None) -> Found:
+    rows = db.rows(
+        tx,
+        f"""
+        SELECT b.id, b.run_id, b.ordinal, b.total, b.state, b.state_since, b.reason, b.api_id, b.created_at, r.task
+        FROM batches b JOIN runs r ON r.id = b.run_id
+        WHERE {cursor.sql("b.id")} AND (CAST(:state AS text) IS NULL OR b.state = :state)
+          AND (CAST(:run AS bigint) IS NULL OR b.run_id = :run)
+          AND (CAST(:api_id AS text) IS NULL OR b.api_id = :api_id)
+        ORDER BY {cursor.order("b.id")} LIMIT :limit
+        """,  # noqa: S608 - the cursor writes names that we gave it
+        start=cursor.start,
+        state=state,
+        run=run_id,
+        api_id=api_id,
+        limit=PER_PAGE + 1,
+    )
+    return Found(list(rows))
+
+
+def _posts(tx: Connection, batch_id: int) -> list[Any]:
+    """The POSTs of a batch, the latest first."""
+    return list(
+        db.rows(
+            tx,
+            "SELECT intent_at, armed_at, ended_at, outcome, api_id, error FROM submissions WHERE batch_id = :id "
+            "ORDER BY id DESC LIMIT 10",
+            id=batch_id,
+        )
+    )
+
+
+def _failures(tx: Connection, batch_id: int) -> list[Any]:
+    """The failures of a batch's requests by class and cause; at most a batch of rows is read, by its index."""
+    return list(
+        db.rows(
+            tx,
+            """
+            SELECT failure_class, error, count(*) AS count, min(id) AS example,
+                   CAST(sum(count(*)) OVER (PARTITION BY failure_class) AS bigint) AS of_class
+            FROM (
+                SELECT r.id, coalesce(r.failure_class, 'output') AS failure_class,
+                       left(coalesce(o.reason, s.error_message, CASE WHEN i.attempts = r.attempt THEN i.error END), 240)
+                           AS error
+                FROM requests r JOIN items i ON i.id = r.item_id LEFT JOIN outputs o ON o.request_id = r.id
+                LEFT JOIN results s ON s.request_id = r.id
+                WHERE r.batch_id = :id AND (r.failure_class IS NOT NULL OR o.state = 'invalid')
+            ) AS failed
+            GROUP BY 1, 2 ORDER BY of_class DESC, failure_class, count DESC LIMIT :limit
+            """,
+            id=batch_id,
+            limit=CAUSES_SHOWN,
+        )
+    )

@@ -1,0 +1,46 @@
+"""The events of a run or batch as a page tells them: newest first, a screenful at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection
+
+from webapp import db
+
+EVENTS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """A screenful of events; `older` is the id to go on from, or None."""
+
+    events: list[Any]
+    older: int | None
+    begins: bool  # it starts with the latest event
+
+
+def of(tx: Connection, column: str, row_id: int, before: int | None) -> History:
+    """The events of a row.
+
+    :param column: `run_id` or `batch_id`.
+    :param before: events with smaller ids, or None for the latest.
+    """
+    found = db.rows(
+        tx,
+        f"SELECT e.id, e.at, e.run_id, e.batch_id, b.ordinal, e.kind, e.from_state, e.to_state, e.actor, e.reason "  # noqa: S608 - the column is named by our own code
+        f"FROM events e LEFT JOIN batches b ON b.id = e.batch_id WHERE e.{column} = :id "
+        f"AND e.id < coalesce(CAST(:before AS bigint), 9223372036854775807) ORDER BY e.id DESC LIMIT :limit",
+        id=row_id,
+        before=before,
+        limit=EVENTS + 1,
+    )
+    shown = list(found[:EVENTS])
+    return History(shown, shown[-1].id if len(found) > EVENTS else None, before is None)
+
+
+def stamp(tx: Connection, column: str | None = None, row_id: int | None = None) -> int:
+    """The id of the latest event (of a row, or of all): when it changes, something moved."""
+    where = f"WHERE {column} = :id" if column else ""
+    return int(db.scalar(tx, f"SELECT coalesce(max(id), 0) FROM events {where}", id=row_id))  # noqa: S608 - likewise

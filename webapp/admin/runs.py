@@ -1,0 +1,275 @@
+"""The pages of runs: the list, one run, and what people do with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from flask import abort, request, url_for
+from flask.typing import ResponseReturnValue
+from sqlalchemy import Connection
+
+from webapp import db, jobs
+from webapp.admin import history, progress
+from webapp.admin.access import actor, acts
+from webapp.admin.filters import Asked, Cursor, Found, page_of
+from webapp.admin.formats import plural
+from webapp.admin.frame import Page, act, back_to, expose, reading
+from webapp.admin.payloads import laid_out
+from webapp.batches.states import FailureClass, RunState
+from webapp.money.ledger import run_totals
+
+PER_PAGE = 25
+BATCHES_SHOWN = 50
+CAUSES_SHOWN = 20
+
+# What a class of failures means for those who think about sending them again.
+CLASS_WORDS = {
+    FailureClass.RETRY: "The API was busy, slow or out of time. Sending again usually helps.",
+    FailureClass.OUTPUT: "An answer came, but is no use. Another answer may be.",
+    FailureClass.ACCOUNT: "The key, a permission or the credit was at fault. Mend that first.",
+    FailureClass.STOPPED: "Cancelled, or never sent.",
+    FailureClass.FIX: "The request itself is at fault: the same request will fail the same way.",
+}
+PRESELECTED = frozenset({FailureClass.RETRY, FailureClass.OUTPUT, FailureClass.ACCOUNT, FailureClass.STOPPED})
+
+
+class RunsPage(Page):
+    """Runs, newest first."""
+
+    @expose("/")
+    def index(self) -> ResponseReturnValue:
+        tx, asked = reading(), Asked()
+        cursor = Cursor.of(asked)
+        tasks = [task for (task,) in db.rows(tx, "SELECT DISTINCT task FROM runs ORDER BY task")]
+        state, task = asked.choice("state", list(RunState)), asked.choice("task", tasks)
+        found = page_of(lambda at: _list(tx, at, state, task), cursor, PER_PAGE)
+        bars = progress.of_runs(tx, [(run.id, run.subjects) for run in found.rows])
+        return self.render(
+            "desk/runs.html", found=found, asked=asked, bars=bars, tasks=tasks, states=list(RunState), cursor=cursor
+        )
+
+    @expose("/<row:run_id>/")
+    def details(self, run_id: int) -> ResponseReturnValue:
+        tx, asked = reading(), Asked()
+        run = find(tx, run_id)
+        bar = progress.of_runs(tx, [(run_id, run.subjects)])[run_id]
+        batches = _batches(tx, run_id)
+        return self.render(
+            "desk/run.html",
+            run=run,
+            asked=asked,
+            bar=bar,
+            batches=batches[:BATCHES_SHOWN],
+            more_batches=len(batches) > BATCHES_SHOWN,
+            batch_bars=progress.of_batches(tx, [(batch.id, batch.total) for batch in batches[:BATCHES_SHOWN]]),
+            sums=sums(tx, "run_id", run_id),
+            money=run_totals(tx, run_id),
+            failures=_failures(tx, run_id) if bar.failed else [],
+            class_words=CLASS_WORDS,
+            settings=laid_out(run.settings),
+            history=history.of(tx, "run_id", run_id, asked.row_id("before")),
+            stamp=history.stamp(tx, "run_id", run_id),
+        )
+
+    @expose("/<row:run_id>/cancel", methods=("GET", "POST"))
+    @acts
+    def cancel(self, run_id: int) -> ResponseReturnValue:
+        back = back_to(url_for(".details", run_id=run_id))
+        if request.method == "POST":
+
+            def deed() -> str:
+                jobs.ask_cancel_run(run_id, actor=actor())
+                return f"Run {run_id} is being cancelled. What is paid for comes in and is kept."
+
+            return act(back, deed)
+        tx = reading()
+        run, at = find(tx, run_id), _standing(tx, run_id)
+        return self.render("desk/cancel_run.html", run=run, at=at, back=back)
+
+    @expose("/<row:run_id>/resume", methods=("GET", "POST"))
+    @acts
+    def resume(self, run_id: int) -> ResponseReturnValue:
+        back = back_to(url_for(".details", run_id=run_id))
+        if request.method == "POST":
+
+            def deed() -> str:
+                jobs.ask_resume(run_id, actor=actor())
+                return f"Run {run_id} goes on."
+
+            return act(back, deed)
+        tx = reading()
+        return self.render("desk/resume_run.html", run=find(tx, run_id), at=_standing(tx, run_id), back=back)
+
+    @expose("/<row:run_id>/resubmit", methods=("GET", "POST"))
+    @acts
+    def resubmit(self, run_id: int) -> ResponseReturnValue:
+        back = back_to(url_for(".details", run_id=run_id))
+        if request.method == "POST":
+            return self._resubmit(run_id, back)
+        tx = reading()
+        run, counts = find(tx, run_id), resubmittable(tx, run_id)
+        wanted = {one for one in request.args.getlist("class") if one in list(FailureClass)}
+        chosen = wanted or {one.value for one in PRESELECTED}
+        return self.render(
+            "desk/resubmit_run.html", run=run, counts=counts, chosen=chosen, class_words=CLASS_WORDS, back=back
+        )
+
+    def _resubmit(self, run_id: int, back: str) -> ResponseReturnValue:
+        classes = [one for one in FailureClass if one.value in request.form.getlist("class")]
+        if not classes:
+            return act(back, lambda: "No class was ticked: nothing was sent again.")
+
+        def deed() -> str:
+            count = jobs.ask_resubmit(run_id, classes, actor=actor())
+            if not count:
+                return "Nothing was sent again: no failure of these classes is left."
+            verb = "goes" if count == 1 else "go"
+            return f"{plural(count, 'failure')} of run {run_id} {verb} out again as new attempts."
+
+        return act(back, deed)
+
+
+def find(tx: Connection, run_id: int) -> Any:
+    """A run with its dataset; answers 404 when there is none."""
+    run = db.row(
+        tx,
+        """
+        SELECT r.id, r.task, r.task_version, r.settings::text AS settings, r.subjects, r.state, r.state_since,
+               r.reason, r.owner, r.created_at, r.pause_wanted_at, r.cancel_wanted_at, r.resubmit_wanted,
+               d.id AS dataset_id, d.name AS dataset, d.source,
+               (SELECT extract(epoch FROM s.due_at - now()) FROM steps s
+                WHERE s.step = 'resubmit' AND s.target_id = r.id) AS retrying_in,
+               EXISTS (SELECT 1 FROM batches b JOIN accounts a ON a.id = b.account_id
+                       WHERE b.run_id = r.id AND a.sandbox) AS sandbox
+        FROM runs r JOIN datasets d ON d.id = r.dataset_id WHERE r.id = :id
+        """,
+        id=run_id,
+    )
+    if run is None:
+        abort(404, f"There is no run {run_id}.")
+    return run
+
+
+def _list(tx: Connection, cursor: Cursor, state: str | None, task: str | None) -> Found:
+    rows = db.rows(
+        tx,
+        f"""
+        SELECT r.id, r.task, r.task_version, r.subjects, r.state, r.state_since, r.reason, r.owner, r.created_at,
+               d.name AS dataset
+        FROM runs r JOIN datasets d ON d.id = r.dataset_id
+        WHERE {cursor.sql("r.id")} AND (CAST(:state AS text) IS NULL OR r.state = :state)
+          AND (CAST(:task AS text) IS NULL OR r.task = :task)
+        ORDER BY {cursor.order("r.id")} LIMIT :limit
+        """,  # noqa: S608 - the cursor writes names that we gave it
+        start=cursor.start,
+        state=state,
+        task=task,
+        limit=PER_PAGE + 1,
+    )
+    return Found(list(rows))
+
+
+def _batches(tx: Connection, run_id: int) -> list[Any]:
+    return list(
+        db.rows(
+            tx,
+            "SELECT id, ordinal, total, state, state_since, reason, api_id FROM batches WHERE run_id = :id "
+            "ORDER BY ordinal DESC LIMIT :limit",
+            id=run_id,
+            limit=BATCHES_SHOWN + 1,
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """Rule 6 in numbers: what was sent, and what became of it. `sent` is counted apart from the rest."""
+
+    sent: int
+    succeeded: int
+    errored: int
+    canceled: int
+    expired: int
+    missing: int
+    pending: int
+
+    @property
+    def parts(self) -> list[tuple[str, int]]:
+        names = ["succeeded", "errored", "canceled", "expired", "missing"] + ["pending"] * bool(self.pending)
+        return [(name, getattr(self, name)) for name in names]
+
+    @property
+    def adds_up(self) -> bool:
+        return self.sent == sum(count for _, count in self.parts)
+
+
+def sums(tx: Connection, column: str, row_id: int) -> Sums:
+    """The requests that were sent for a run or batch: those of batches that the API has an id for.
+
+    :param column: `run_id`, or `id` of one batch.
+    """
+    found = db.row(
+        tx,
+        f"""
+        WITH sent AS (SELECT id, total FROM batches WHERE {column} = :id AND api_id IS NOT NULL)
+        SELECT (SELECT coalesce(sum(total), 0) FROM sent) AS sent, coalesce(sum(t.succeeded), 0) AS succeeded,
+               coalesce(sum(t.errored), 0) AS errored, coalesce(sum(t.canceled), 0) AS canceled,
+               coalesce(sum(t.expired), 0) AS expired, coalesce(sum(t.missing), 0) AS missing,
+               coalesce(sum(t.pending), 0) AS pending
+        FROM sent JOIN tallies t ON t.batch_id = sent.id AND t.scope = 'requests'
+        """,  # noqa: S608 - the column is named by our own code
+        id=row_id,
+    )
+    return Sums(*(int(value) for value in found))
+
+
+def _failures(tx: Connection, run_id: int) -> list[Any]:
+    """Failures by class and cause, the most frequent first, each with one example."""
+    return list(
+        db.rows(
+            tx,
+            """
+            SELECT cause.failure_class, cause.error, cause.count, cause.of_class,
+                   (SELECT r.id FROM requests r WHERE r.item_id = cause.example ORDER BY r.attempt DESC LIMIT 1)
+                       AS example
+            FROM (
+                SELECT failure_class, left(error, 240) AS error, count(*) AS count, min(id) AS example,
+                       CAST(sum(count(*)) OVER (PARTITION BY failure_class) AS bigint) AS of_class
+                FROM items WHERE run_id = :id AND failure_class IS NOT NULL GROUP BY 1, 2
+                ORDER BY of_class DESC, failure_class, count DESC LIMIT :limit
+            ) AS cause
+            """,
+            id=run_id,
+            limit=CAUSES_SHOWN,
+        )
+    )
+
+
+def resubmittable(tx: Connection, run_id: int) -> dict[str, int]:
+    """By failure class, how many subjects of a run can be sent again; see `webapp.batches.runs.resubmittable`."""
+    found = db.rows(
+        tx,
+        "SELECT i.failure_class, count(*) AS count FROM items i WHERE i.run_id = :run "
+        "AND i.failure_class IS NOT NULL AND EXISTS (SELECT 1 FROM item_params p WHERE p.item_id = i.id) GROUP BY 1",
+        run=run_id,
+    )
+    counts = {line.failure_class: int(line.count) for line in found}
+    return {one.value: counts[one.value] for one in CLASS_WORDS if one.value in counts}
+
+
+def _standing(tx: Connection, run_id: int) -> Any:
+    """What a wish on a run would touch: batches not sent, at the API, unproved, and their requests."""
+    return db.row(
+        tx,
+        """
+        SELECT count(*) FILTER (WHERE state = 'planned') AS unsent,
+               coalesce(sum(total) FILTER (WHERE state = 'planned'), 0) AS unsent_requests,
+               count(*) FILTER (WHERE state IN ('submitting', 'in_progress')) AS at_api,
+               coalesce(sum(total) FILTER (WHERE state IN ('submitting', 'in_progress')), 0) AS at_api_requests,
+               count(*) FILTER (WHERE state = 'submit_unknown') AS held,
+               count(*) FILTER (WHERE NOT proved AND state IN ('in_progress', 'canceling')) AS unproved
+        FROM batches WHERE run_id = :id
+        """,
+        id=run_id,
+    )
