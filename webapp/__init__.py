@@ -40,7 +40,8 @@ def create_app(settings: Settings | None = None, *, pooled: bool = True) -> Flas
     settings = settings or load()
     database_url, redis_url = services.urls(settings)
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.INFO)
-    logging.getLogger("httpx2").setLevel(logging.WARNING)  # a line per poll is no news
+    for chatty in ("httpx2", "alembic"):  # a line per call, and per look at the schema's version
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     app = Flask(__name__)
     app.config.update(
         SQLALCHEMY_DATABASE_URI=normal_url(database_url),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -50,7 +51,7 @@ def _show(finding: Finding) -> None:
 def _settings(settings: Settings) -> Iterator[Finding]:
     for name, field in VARIABLES.items():
         value = getattr(settings, field)
-        if field in settings.model_fields_set:
+        if os.environ.get(name):
             secret = "Secret" in str(Settings.model_fields[field].annotation)
             yield Finding(True, f"{name} is set{'' if secret else f': {value}'}")
     yield Finding(True, f"Home: {settings.home}")
