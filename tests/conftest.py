@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 from flask import Flask
 from support.desk import DeskDriver, make_settings
-from support.sandbox import SandboxProcess
+from support.sandbox import Sandbox, SandboxThread
 from support.services import create_database, drop_database, start_services
 
 from webapp import create_app
@@ -58,14 +58,14 @@ def database_url(services: Services, template: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def sandbox(tmp_path: Path) -> Iterator[SandboxProcess]:
+def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
     """A sandbox server of the test's own, whose batches end at once."""
-    with SandboxProcess(tmp_path / "sandbox", delay=0, cancel_delay=0) as process:
-        yield process
+    with SandboxThread(tmp_path / "sandbox", delay=0, cancel_delay=0) as server:
+        yield server
 
 
 @pytest.fixture
-def app(database_url: str, services: Services, sandbox: SandboxProcess) -> Iterator[Flask]:
+def app(database_url: str, services: Services, sandbox: Sandbox) -> Iterator[Flask]:
     """The application over a fresh database, its API the test's sandbox."""
     app = create_app(make_settings(database_url, services, sandbox_url=sandbox.url))
     with app.app_context():

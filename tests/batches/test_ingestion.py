@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.audit import audit
 from support.desk import DeskDriver, documents
-from support.sandbox import SandboxProcess
+from support.sandbox import Sandbox
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
 
@@ -60,7 +60,7 @@ def notes(desk: DeskDriver) -> str:
     ],
 )
 def test_a_troubled_stream_is_ingested_once_and_whole(
-    desk: DeskDriver, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch, faults: str
+    desk: DeskDriver, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, faults: str
 ) -> None:
     """I3: the results endpoint fails once after the end, and the batch must not be stranded."""
     monkeypatch.setattr(ingestion, "CHUNK_LINES", 5)
@@ -73,7 +73,7 @@ def test_a_troubled_stream_is_ingested_once_and_whole(
     audit(desk, sandbox)
 
 
-def test_unknown_and_unreadable_lines_are_told(desk: DeskDriver, sandbox: SandboxProcess) -> None:
+def test_unknown_and_unreadable_lines_are_told(desk: DeskDriver, sandbox: Sandbox) -> None:
     sandbox.configure(results_faults="unknown:2+garbage:1")
     desk.run(documents(3))
     assert "2 lines of unknown custom_id (such as nobodys-" in notes(desk)
@@ -81,7 +81,7 @@ def test_unknown_and_unreadable_lines_are_told(desk: DeskDriver, sandbox: Sandbo
 
 
 def test_a_cut_stream_keeps_what_it_brought(
-    desk: DeskDriver, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
+    desk: DeskDriver, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ingestion, "CHUNK_LINES", 2)
     monkeypatch.setattr("webapp.gateway.READ_CHUNK", 512)
@@ -98,7 +98,7 @@ def test_a_cut_stream_keeps_what_it_brought(
     audit(desk, sandbox)
 
 
-def test_expired_and_errored_rows_are_ingested_with_the_rest(desk: DeskDriver, sandbox: SandboxProcess) -> None:
+def test_expired_and_errored_rows_are_ingested_with_the_rest(desk: DeskDriver, sandbox: Sandbox) -> None:
     """I4: paid results of a batch that did not go well must be read."""
     desk.change(max_attempts=1)
     sandbox.configure(errored_share=0.2, expired_share=0.2, invalid_share=0.2)
@@ -111,7 +111,7 @@ def test_expired_and_errored_rows_are_ingested_with_the_rest(desk: DeskDriver, s
     audit(desk, sandbox)
 
 
-def test_a_batch_that_expired_keeps_what_it_did(desk: DeskDriver, sandbox: SandboxProcess) -> None:
+def test_a_batch_that_expired_keeps_what_it_did(desk: DeskDriver, sandbox: Sandbox) -> None:
     """I4: an expired batch holds paid results."""
     desk.change(max_attempts=1)
     sandbox.configure(delay=172_800)
@@ -125,7 +125,7 @@ def test_a_batch_that_expired_keeps_what_it_did(desk: DeskDriver, sandbox: Sandb
     audit(desk, sandbox)
 
 
-def test_a_line_is_missing_only_after_two_fetches_far_enough_apart(desk: DeskDriver, sandbox: SandboxProcess) -> None:
+def test_a_line_is_missing_only_after_two_fetches_far_enough_apart(desk: DeskDriver, sandbox: Sandbox) -> None:
     """I6: ended, but some rows missing, noticed three days later."""
     desk.change(missing_wait=600, max_attempts=1)
     sandbox.configure(missing_share=0.3)
@@ -144,7 +144,7 @@ def test_a_line_is_missing_only_after_two_fetches_far_enough_apart(desk: DeskDri
     audit(desk, sandbox)
 
 
-def test_missing_lines_are_listed_and_go_again(desk: DeskDriver, sandbox: SandboxProcess) -> None:
+def test_missing_lines_are_listed_and_go_again(desk: DeskDriver, sandbox: Sandbox) -> None:
     """I6: missing rows are listed and can be sent again."""
     sandbox.configure(missing_share=0.3)
     run_id = desk.run(documents(30))
@@ -153,7 +153,7 @@ def test_missing_lines_are_listed_and_go_again(desk: DeskDriver, sandbox: Sandbo
     audit(desk, sandbox)
 
 
-def test_a_late_line_is_stored_when_it_comes(desk: DeskDriver, sandbox: SandboxProcess) -> None:
+def test_a_late_line_is_stored_when_it_comes(desk: DeskDriver, sandbox: Sandbox) -> None:
     desk.change(max_attempts=1)
     sandbox.configure(results_faults="missing:4*2")
     run_id = desk.run(documents(10))
@@ -173,7 +173,7 @@ def test_a_late_line_is_stored_when_it_comes(desk: DeskDriver, sandbox: SandboxP
 
 
 def test_a_late_line_of_an_attempt_that_was_made_again_is_paid_and_its_output_counts(
-    desk: DeskDriver, sandbox: SandboxProcess
+    desk: DeskDriver, sandbox: Sandbox
 ) -> None:
     """The output of a subject is that of its lowest succeeded attempt; both answers are in the ledger."""
     sandbox.configure(results_faults="missing:4*2")
@@ -195,7 +195,7 @@ def test_a_late_line_of_an_attempt_that_was_made_again_is_paid_and_its_output_co
 
 
 def test_ingesting_three_times_at_once_leaves_one_ledger(
-    desk: DeskDriver, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
+    desk: DeskDriver, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """I7: three polls billed three times. The leases are given to all three by force."""
     monkeypatch.setattr(ingestion, "CHUNK_LINES", 5)
@@ -221,7 +221,7 @@ def test_ingesting_three_times_at_once_leaves_one_ledger(
 
 
 def test_a_worker_killed_between_chunks_loses_and_doubles_nothing(
-    desk: DeskDriver, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
+    desk: DeskDriver, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Killed(BaseException):
         pass
@@ -248,9 +248,7 @@ def test_a_worker_killed_between_chunks_loses_and_doubles_nothing(
     audit(desk, sandbox)
 
 
-def test_a_slow_stream_keeps_its_lease(
-    desk: DeskDriver, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_slow_stream_keeps_its_lease(desk: DeskDriver, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """Slower than the lease is long, chunk by chunk: workers would take it from each other for ever."""
     monkeypatch.setattr("webapp.batches.steps.LEASE_SECONDS", 0.5)
     run_id, batch_id = ended(desk, 3)
@@ -270,7 +268,7 @@ def test_a_slow_stream_keeps_its_lease(
 
 
 def test_account_failures_pause_the_run_even_if_their_chunk_was_read_by_a_worker_that_died(
-    desk: DeskDriver, sandbox: SandboxProcess, api: Api
+    desk: DeskDriver, sandbox: Sandbox, api: Api
 ) -> None:
     """I11: seen again or not, the account is refused."""
     run_id, batch_id, ids = api.ended(desk, 4)
@@ -358,7 +356,7 @@ ODD_LINES = [
 ]
 
 
-def test_lines_that_are_none_stop_nothing(desk: DeskDriver, sandbox: SandboxProcess, api: Api) -> None:
+def test_lines_that_are_none_stop_nothing(desk: DeskDriver, sandbox: Sandbox, api: Api) -> None:
     run_id, batch_id, ids = api.ended(desk, 3)
     good = [line(identifier, succeeded()) for identifier in ids]
     api.body = b"\n".join(ODD_LINES) + b"\n" + b"".join(good)
@@ -471,7 +469,7 @@ def test_parsing_any_json_never_raises(custom_id: Any, result: Any) -> None:
 # -- answers that give trouble ---------------------------------------------------------------------------------
 
 
-def test_nasty_answers_are_stored_and_exported_exactly(desk: DeskDriver, sandbox: SandboxProcess) -> None:
+def test_nasty_answers_are_stored_and_exported_exactly(desk: DeskDriver, sandbox: Sandbox) -> None:
     sandbox.configure(nasty_share=1, nasty_bytes=200_000)
     run_id = desk.run(documents(60), task="summarise")
     summary = desk.summary(run_id)
@@ -487,7 +485,7 @@ def test_nasty_answers_are_stored_and_exported_exactly(desk: DeskDriver, sandbox
     audit(desk, sandbox)
 
 
-def test_an_answer_of_5_mb_goes_the_whole_road(desk: DeskDriver, sandbox: SandboxProcess) -> None:
+def test_an_answer_of_5_mb_goes_the_whole_road(desk: DeskDriver, sandbox: Sandbox) -> None:
     sandbox.configure(nasty_share=1, nasty_bytes=5_000_000)
     run_id = desk.run(documents(20), task="summarise")
     longest = max((row.output_json or "" for row in desk.outputs(run_id)), key=len)
@@ -514,7 +512,7 @@ def test_a_second_paid_answer_is_a_ledger_line_marked_duplicate(desk: DeskDriver
     assert totals.cost_usd == 2 * Decimal("0.00000350") and totals.sync_cost_usd == 2 * Decimal("0.0000035")
 
 
-def test_results_that_are_gone_are_told_on_the_batch(desk: DeskDriver, sandbox: SandboxProcess) -> None:
+def test_results_that_are_gone_are_told_on_the_batch(desk: DeskDriver, sandbox: Sandbox) -> None:
     _, batch_id = ended(desk, 2)
     sandbox.advance(30 * 86_400)
     ingest(desk, batch_id)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from support.audit import audit
 from support.desk import DeskDriver, documents
-from support.sandbox import SandboxProcess
+from support.sandbox import Sandbox
 
 from webapp import db
 from webapp.batches import planning, sharding, steps
@@ -72,7 +72,7 @@ def items(desk: DeskDriver) -> list[Any]:
     return desk.rows("SELECT state, failure_class, error, attempts FROM items ORDER BY position")
 
 
-def test_a_run_is_cut_by_count_into_batches_of_different_totals(desk: DeskDriver, sandbox: SandboxProcess) -> None:
+def test_a_run_is_cut_by_count_into_batches_of_different_totals(desk: DeskDriver, sandbox: Sandbox) -> None:
     desk.change(batch_max_requests=10)
     run_id = desk.run(documents(25))
     assert [total for _, total, _ in cuts(desk)] == [10, 9, 6]
@@ -80,7 +80,7 @@ def test_a_run_is_cut_by_count_into_batches_of_different_totals(desk: DeskDriver
     audit(desk, sandbox)
 
 
-def test_a_run_is_cut_by_bytes(desk: DeskDriver, sandbox: SandboxProcess) -> None:
+def test_a_run_is_cut_by_bytes(desk: DeskDriver, sandbox: Sandbox) -> None:
     desk.change(batch_max_bytes=20_000)
     run_id = desk.run(documents(20, size=3000))
     assert len(cuts(desk)) >= 4
@@ -163,7 +163,7 @@ def test_the_same_record_cannot_be_planned_twice(desk: DeskDriver) -> None:
 
 
 def test_a_request_too_large_once_built_is_errored_by_name_and_the_rest_runs(
-    desk: DeskDriver, sandbox: SandboxProcess
+    desk: DeskDriver, sandbox: Sandbox
 ) -> None:
     """I14: one record over the limit fails alone, and never reaches the API."""
     desk.change(batch_max_bytes=20_000)
@@ -182,7 +182,7 @@ def test_a_request_too_large_once_built_is_errored_by_name_and_the_rest_runs(
 
 
 def test_a_record_whose_own_part_raises_is_errored_and_the_rest_runs(
-    desk: DeskDriver, sandbox: SandboxProcess, tmp_path: Path
+    desk: DeskDriver, sandbox: Sandbox, tmp_path: Path
 ) -> None:
     desk.use_plugin(tmp_path / "own", ODD)
     run_id = desk.run(
@@ -197,7 +197,7 @@ def test_a_record_whose_own_part_raises_is_errored_and_the_rest_runs(
 @pytest.mark.parametrize("text", ["half \ud800 of a pair", "a \0 in it"])
 @pytest.mark.parametrize("how", ["raise", "input"])
 def test_a_fault_whose_words_no_text_column_holds_is_told_in_escapes(
-    desk: DeskDriver, sandbox: SandboxProcess, tmp_path: Path, text: str, how: str
+    desk: DeskDriver, sandbox: Sandbox, tmp_path: Path, text: str, how: str
 ) -> None:
     desk.use_plugin(tmp_path / "own", ODD)
     run_id = desk.run(
@@ -207,7 +207,7 @@ def test_a_fault_whose_words_no_text_column_holds_is_told_in_escapes(
     assert "\\u" in (desk.outputs(run_id)[1].error or "")
 
 
-def test_a_lone_surrogate_in_a_record_makes_it_errored_class_fix(desk: DeskDriver, sandbox: SandboxProcess) -> None:
+def test_a_lone_surrogate_in_a_record_makes_it_errored_class_fix(desk: DeskDriver, sandbox: Sandbox) -> None:
     records = documents(3)
     records[1]["text"] += "\ud83d"
     run_id = desk.run(records)
@@ -217,7 +217,7 @@ def test_a_lone_surrogate_in_a_record_makes_it_errored_class_fix(desk: DeskDrive
     audit(desk, sandbox)
 
 
-def test_a_run_finishes_when_every_record_fails_at_planning(desk: DeskDriver, sandbox: SandboxProcess) -> None:
+def test_a_run_finishes_when_every_record_fails_at_planning(desk: DeskDriver, sandbox: Sandbox) -> None:
     records = [{"key": f"k{n}", "text": "\udc00"} for n in range(3)]
     run_id = desk.run(records)
     assert desk.status(run_id).state == "finished"
@@ -260,7 +260,7 @@ def test_a_task_whose_shared_part_raises_pauses_the_run_and_says_so(
 
 
 def test_a_run_whose_task_is_gone_pauses_and_goes_on_when_it_is_back(
-    desk: DeskDriver, sandbox: SandboxProcess, tmp_path: Path
+    desk: DeskDriver, sandbox: Sandbox, tmp_path: Path
 ) -> None:
     shipped = desk.desk.registry
     run_id = desk.start(documents(3))

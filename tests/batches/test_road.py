@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from support.desk import DeskDriver, documents
-from support.sandbox import SandboxProcess
+from support.sandbox import Sandbox
 
 
-def test_each_record_is_answered_once_and_paid_once(desk: DeskDriver, sandbox: SandboxProcess) -> None:
+def test_each_record_is_answered_once_and_paid_once(desk: DeskDriver, sandbox: Sandbox) -> None:
     run_id = desk.run(documents(50))
 
     summary = desk.summary(run_id)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from support.audit import audit
 from support.desk import DeskDriver, documents
-from support.sandbox import SandboxProcess
+from support.sandbox import Sandbox
 
 from webapp import db
 from webapp.batches import encoding, runs, settling, submission
@@ -34,7 +34,7 @@ def planned(desk: DeskDriver, count: int = 5) -> tuple[int, int]:
     return run_id, desk.scalar("SELECT id FROM batches WHERE run_id = :id", id=run_id)
 
 
-def bodies(sandbox: SandboxProcess) -> dict[str, bytes]:
+def bodies(sandbox: Sandbox) -> dict[str, bytes]:
     """What the API received, by batch."""
     return {path.stem: path.read_bytes() for path in sandbox.folder.rglob("msgbatch_*.body")}
 
@@ -47,7 +47,7 @@ def resume(run_id: int) -> None:
 # -- what is sent ----------------------------------------------------------------------------------------------
 
 
-def test_what_is_stored_is_what_the_api_received(desk: DeskDriver, sandbox: SandboxProcess) -> None:
+def test_what_is_stored_is_what_the_api_received(desk: DeskDriver, sandbox: Sandbox) -> None:
     """I16: the system prompt silently dropped on the way."""
     records = documents(3)
     records[0]["text"] = 'quotes " and \\ and \u2028 and \u0085 and é 😀 and \u0000'
@@ -67,9 +67,7 @@ def test_what_is_stored_is_what_the_api_received(desk: DeskDriver, sandbox: Sand
     assert desk.scalar("SELECT body_bytes FROM batches") == len(body)
 
 
-def test_images_are_sent_as_the_base64_of_their_very_bytes(
-    desk: DeskDriver, sandbox: SandboxProcess, tmp_path: Path
-) -> None:
+def test_images_are_sent_as_the_base64_of_their_very_bytes(desk: DeskDriver, sandbox: Sandbox, tmp_path: Path) -> None:
     folder = tmp_path / "images"
     folder.mkdir()
     for n in range(3):
@@ -129,7 +127,7 @@ def posts(desk: DeskDriver) -> list[tuple[str | None, bool]]:
     return [(post.outcome, post.armed) for post in found]
 
 
-def test_a_429_throttles_the_account_and_leaves_the_batch_planned(desk: DeskDriver, sandbox: SandboxProcess) -> None:
+def test_a_429_throttles_the_account_and_leaves_the_batch_planned(desk: DeskDriver, sandbox: Sandbox) -> None:
     sandbox.configure(create_faults="429:40")
     run_id, batch_id = planned(desk)
     desk.perform("submit", batch_id)
@@ -141,7 +139,7 @@ def test_a_429_throttles_the_account_and_leaves_the_batch_planned(desk: DeskDriv
     audit(desk, sandbox)
 
 
-def test_a_throttled_account_sends_nothing_of_any_run(desk: DeskDriver, sandbox: SandboxProcess) -> None:
+def test_a_throttled_account_sends_nothing_of_any_run(desk: DeskDriver, sandbox: Sandbox) -> None:
     sandbox.configure(create_faults="429:40")
     _, first = planned(desk)
     desk.perform("submit", first)
@@ -153,7 +151,7 @@ def test_a_throttled_account_sends_nothing_of_any_run(desk: DeskDriver, sandbox:
 
 @pytest.mark.parametrize("fault", ["500", "529", "503", "504", "408", "409", "drop_before", "502"])
 def test_an_unclear_answer_without_a_batch_is_settled_by_sending_again(
-    desk: DeskDriver, sandbox: SandboxProcess, fault: str
+    desk: DeskDriver, sandbox: Sandbox, fault: str
 ) -> None:
     """I2: a retry submitted a second billable batch."""
     sandbox.configure(create_faults=fault)
@@ -170,7 +168,7 @@ def test_an_unclear_answer_without_a_batch_is_settled_by_sending_again(
 
 @pytest.mark.parametrize("fault", ["drop_after", "500_after", "529_after", "garbled", "timeout_after:0.2"])
 def test_an_unclear_answer_with_a_batch_is_settled_by_adopting_it(
-    desk: DeskDriver, sandbox: SandboxProcess, fault: str
+    desk: DeskDriver, sandbox: Sandbox, fault: str
 ) -> None:
     """I1, I2: one batch at the API, one ledger line for each answer."""
     sandbox.configure(create_faults=fault)
@@ -185,7 +183,7 @@ def test_an_unclear_answer_with_a_batch_is_settled_by_adopting_it(
     audit(desk, sandbox)
 
 
-def test_the_sdk_does_not_post_again_by_itself(desk: DeskDriver, sandbox: SandboxProcess) -> None:
+def test_the_sdk_does_not_post_again_by_itself(desk: DeskDriver, sandbox: Sandbox) -> None:
     sandbox.configure(create_faults="529*3", should_retry="true")
     _, batch_id = planned(desk)
     desk.perform("submit", batch_id)
@@ -194,7 +192,7 @@ def test_the_sdk_does_not_post_again_by_itself(desk: DeskDriver, sandbox: Sandbo
     assert sandbox.bill()["batches"] == []
 
 
-def test_a_413_is_cut_in_two_of_different_totals(desk: DeskDriver, sandbox: SandboxProcess) -> None:
+def test_a_413_is_cut_in_two_of_different_totals(desk: DeskDriver, sandbox: Sandbox) -> None:
     """I14: a body that the API finds too large is made smaller, not given up."""
     sandbox.configure(create_faults="413")
     run_id, batch_id = planned(desk, 8)
@@ -211,7 +209,7 @@ def test_a_413_is_cut_in_two_of_different_totals(desk: DeskDriver, sandbox: Sand
     audit(desk, sandbox)
 
 
-def test_a_413_for_a_batch_of_two_ends_with_two_batches(desk: DeskDriver, sandbox: SandboxProcess) -> None:
+def test_a_413_for_a_batch_of_two_ends_with_two_batches(desk: DeskDriver, sandbox: Sandbox) -> None:
     sandbox.configure(create_faults="413")
     run_id, _ = planned(desk, 2)
     desk.work_until_over(run_id, hurry=True)
@@ -219,7 +217,7 @@ def test_a_413_for_a_batch_of_two_ends_with_two_batches(desk: DeskDriver, sandbo
     audit(desk, sandbox)
 
 
-def test_one_request_alone_that_is_too_large_fails_with_the_reason(desk: DeskDriver, sandbox: SandboxProcess) -> None:
+def test_one_request_alone_that_is_too_large_fails_with_the_reason(desk: DeskDriver, sandbox: Sandbox) -> None:
     sandbox.configure(create_faults="413*")
     run_id, _ = planned(desk, 2)
     desk.work_until_over(run_id, hurry=True)
@@ -229,7 +227,7 @@ def test_one_request_alone_that_is_too_large_fails_with_the_reason(desk: DeskDri
     audit(desk, sandbox)
 
 
-def test_a_400_fails_the_batch_with_its_reason(desk: DeskDriver, sandbox: SandboxProcess) -> None:
+def test_a_400_fails_the_batch_with_its_reason(desk: DeskDriver, sandbox: Sandbox) -> None:
     sandbox.configure(create_faults="400")
     run_id, batch_id = planned(desk)
     desk.work_until_over(run_id)
@@ -240,7 +238,7 @@ def test_a_400_fails_the_batch_with_its_reason(desk: DeskDriver, sandbox: Sandbo
     audit(desk, sandbox)
 
 
-def test_a_failed_batch_can_be_sent_again_by_hand(desk: DeskDriver, sandbox: SandboxProcess) -> None:
+def test_a_failed_batch_can_be_sent_again_by_hand(desk: DeskDriver, sandbox: Sandbox) -> None:
     sandbox.configure(create_faults="400")
     run_id, _ = planned(desk)
     desk.work_until_over(run_id)
@@ -252,9 +250,7 @@ def test_a_failed_batch_can_be_sent_again_by_hand(desk: DeskDriver, sandbox: San
 
 
 @pytest.mark.parametrize("fault", ["401", "402", "403", "credit", "spend_cap"])
-def test_an_account_failure_pauses_the_run_and_resuming_goes_on(
-    desk: DeskDriver, sandbox: SandboxProcess, fault: str
-) -> None:
+def test_an_account_failure_pauses_the_run_and_resuming_goes_on(desk: DeskDriver, sandbox: Sandbox, fault: str) -> None:
     """I11: no credit is a matter of the account, not of thousands of requests."""
     sandbox.configure(create_faults=fault)
     run_id, batch_id = planned(desk)
@@ -271,14 +267,14 @@ def test_an_account_failure_pauses_the_run_and_resuming_goes_on(
     audit(desk, sandbox)
 
 
-def test_a_key_that_is_refused_before_the_post_pauses_the_run(desk: DeskDriver, sandbox: SandboxProcess) -> None:
+def test_a_key_that_is_refused_before_the_post_pauses_the_run(desk: DeskDriver, sandbox: Sandbox) -> None:
     sandbox.configure(list_faults="401")
     run_id, _ = planned(desk)
     assert desk.work_until_over(run_id).state == "paused"
     assert posts(desk) == []
 
 
-def test_an_api_that_is_down_before_the_post_is_asked_again(desk: DeskDriver, sandbox: SandboxProcess) -> None:
+def test_an_api_that_is_down_before_the_post_is_asked_again(desk: DeskDriver, sandbox: Sandbox) -> None:
     sandbox.configure(list_faults="500,drop_before")
     run_id, batch_id = planned(desk)
     for _ in range(2):
@@ -309,7 +305,7 @@ def at_once(desk: DeskDriver, count: int, work: Callable[[], None]) -> None:
         thread.join(30)
 
 
-def test_submit_performed_twice_and_at_once_makes_one_create(desk: DeskDriver, sandbox: SandboxProcess) -> None:
+def test_submit_performed_twice_and_at_once_makes_one_create(desk: DeskDriver, sandbox: Sandbox) -> None:
     """I2, I18: the job is on two workers."""
     run_id, batch_id = planned(desk)
     at_once(desk, 4, lambda: desk.perform("submit", batch_id))
@@ -320,7 +316,7 @@ def test_submit_performed_twice_and_at_once_makes_one_create(desk: DeskDriver, s
     audit(desk, sandbox)
 
 
-def test_two_posts_of_one_total_are_never_open_at_once(desk: DeskDriver, sandbox: SandboxProcess) -> None:
+def test_two_posts_of_one_total_are_never_open_at_once(desk: DeskDriver, sandbox: Sandbox) -> None:
     sandbox.configure(create_faults="drop_after")
     first_run, first = planned(desk)
     second_run, second = planned(desk)
@@ -341,7 +337,7 @@ def test_two_posts_of_one_total_are_never_open_at_once(desk: DeskDriver, sandbox
 
 
 def test_a_worker_killed_before_arming_is_known_to_have_created_nothing(
-    desk: DeskDriver, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
+    desk: DeskDriver, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id, batch_id = planned(desk)
     with monkeypatch.context() as patched:
@@ -359,7 +355,7 @@ def test_a_worker_killed_before_arming_is_known_to_have_created_nothing(
 
 
 def test_a_worker_killed_after_the_answer_leaves_a_batch_that_is_adopted(
-    desk: DeskDriver, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
+    desk: DeskDriver, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """I1: ids only in memory orphaned paid batches and sent them again."""
     run_id, batch_id = planned(desk)
@@ -377,7 +373,7 @@ def test_a_worker_killed_after_the_answer_leaves_a_batch_that_is_adopted(
 
 
 def test_a_database_that_is_away_after_the_answer_costs_no_second_batch(
-    desk: DeskDriver, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
+    desk: DeskDriver, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id, batch_id = planned(desk)
     with monkeypatch.context() as patched:
@@ -402,9 +398,7 @@ def stolen(desk: DeskDriver, batch_id: int) -> None:
     desk.perform("submit", batch_id)
 
 
-def test_a_stale_worker_is_not_armed(
-    desk: DeskDriver, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stale_worker_is_not_armed(desk: DeskDriver, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its lease lapsed in the middle of the body: its last bytes are never sent."""
     run_id, batch_id = planned(desk)
     arm = submission._arm
@@ -425,7 +419,7 @@ def test_a_stale_worker_is_not_armed(
 
 @pytest.mark.parametrize("fault", ["drop_after", "500_after"])
 def test_a_stale_worker_without_an_answer_undoes_no_adoption(
-    desk: DeskDriver, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch, fault: str
+    desk: DeskDriver, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
     sandbox.configure(create_faults=fault)
     run_id, batch_id = planned(desk)
@@ -446,7 +440,7 @@ def test_a_stale_worker_without_an_answer_undoes_no_adoption(
 
 
 def test_a_stale_worker_that_was_held_back_disturbs_no_other_post(
-    desk: DeskDriver, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
+    desk: DeskDriver, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id, batch_id = planned(desk)
     end_post = settling.end_post
@@ -472,7 +466,7 @@ def test_a_stale_worker_that_was_held_back_disturbs_no_other_post(
 
 
 def test_an_id_in_hand_is_recorded_whatever_the_epoch(
-    desk: DeskDriver, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
+    desk: DeskDriver, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id, batch_id = planned(desk)
     record_created = settling.record_created
@@ -490,9 +484,7 @@ def test_an_id_in_hand_is_recorded_whatever_the_epoch(
     audit(desk, sandbox)
 
 
-def test_an_id_in_hand_of_a_batch_that_was_planned_again_is_not_paid_twice(
-    desk: DeskDriver, sandbox: SandboxProcess
-) -> None:
+def test_an_id_in_hand_of_a_batch_that_was_planned_again_is_not_paid_twice(desk: DeskDriver, sandbox: Sandbox) -> None:
     """The answer came after everybody had given it up: the batch is there, so it is not sent again."""
     sandbox.configure(create_faults="drop_before")
     run_id, batch_id = planned(desk)
@@ -517,7 +509,7 @@ def _body_of(desk: DeskDriver, batch_id: int) -> bytes:
 
 
 def test_a_post_under_way_is_not_armed_once_its_batch_is_at_the_api(
-    desk: DeskDriver, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
+    desk: DeskDriver, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An earlier POST's answer comes while the batch is sent again: the second is held back."""
     sandbox.configure(create_faults="drop_before")
@@ -544,7 +536,7 @@ def test_a_post_under_way_is_not_armed_once_its_batch_is_at_the_api(
 
 @pytest.mark.parametrize("wish", ["cancel_wanted_at", "pause_wanted_at"])
 def test_a_wish_is_seen_at_arming(
-    desk: DeskDriver, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch, wish: str
+    desk: DeskDriver, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, wish: str
 ) -> None:
     run_id, batch_id = planned(desk)
     arm = submission._arm
@@ -571,7 +563,7 @@ def test_a_wish_is_seen_at_arming(
     audit(desk, sandbox)
 
 
-def test_a_body_of_another_length_than_announced_is_never_accepted(desk: DeskDriver, sandbox: SandboxProcess) -> None:
+def test_a_body_of_another_length_than_announced_is_never_accepted(desk: DeskDriver, sandbox: Sandbox) -> None:
     _, batch_id = planned(desk)
     desk.execute("UPDATE batches SET body_bytes = body_bytes - 1")
     desk.perform("submit", batch_id)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 from support.audit import audit
 from support.desk import DeskDriver, documents
-from support.sandbox import SandboxProcess
+from support.sandbox import Sandbox
 
 from webapp import db
 from webapp.batches import runs
 from webapp.gateway import Gateway
 
 
-def unknown(desk: DeskDriver, sandbox: SandboxProcess, fault: str, count: int = 5) -> tuple[int, int]:
+def unknown(desk: DeskDriver, sandbox: Sandbox, fault: str, count: int = 5) -> tuple[int, int]:
     """A run whose one batch's POST is unknown: (run id, batch id)."""
     sandbox.configure(create_faults=fault)
     run_id = desk.start(documents(count))
@@ -24,7 +24,7 @@ def unknown(desk: DeskDriver, sandbox: SandboxProcess, fault: str, count: int = 
     return run_id, batch_id
 
 
-def stranger(sandbox: SandboxProcess, count: int = 5) -> str:
+def stranger(sandbox: Sandbox, count: int = 5) -> str:
     """A batch that somebody else in the workspace makes; its id."""
     params = {"model": "claude-haiku-4-5", "max_tokens": 10, "messages": [{"role": "user", "content": "hello"}]}
     requests = [{"custom_id": f"theirs-{n}", "params": params} for n in range(count)]
@@ -37,7 +37,7 @@ def settle(desk: DeskDriver, batch_id: int) -> str:
     return str(desk.batch(batch_id).state)
 
 
-def test_before_the_grace_time_nothing_is_sent_again(desk: DeskDriver, sandbox: SandboxProcess) -> None:
+def test_before_the_grace_time_nothing_is_sent_again(desk: DeskDriver, sandbox: Sandbox) -> None:
     desk.change(unknown_grace=900)
     run_id, batch_id = unknown(desk, sandbox, "drop_before")
     assert settle(desk, batch_id) == "submit_unknown"
@@ -48,9 +48,7 @@ def test_before_the_grace_time_nothing_is_sent_again(desk: DeskDriver, sandbox: 
     audit(desk, sandbox)
 
 
-def test_a_strangers_batch_is_disproved_by_its_lines_and_the_search_goes_on(
-    desk: DeskDriver, sandbox: SandboxProcess
-) -> None:
+def test_a_strangers_batch_is_disproved_by_its_lines_and_the_search_goes_on(desk: DeskDriver, sandbox: Sandbox) -> None:
     desk.change(unknown_grace=900)
     run_id, batch_id = unknown(desk, sandbox, "drop_before")
     theirs = stranger(sandbox)
@@ -70,7 +68,7 @@ def test_a_strangers_batch_is_disproved_by_its_lines_and_the_search_goes_on(
     audit(desk, sandbox, strangers=[theirs])
 
 
-def test_an_empty_stream_does_not_disprove_an_adoption_at_once(desk: DeskDriver, sandbox: SandboxProcess) -> None:
+def test_an_empty_stream_does_not_disprove_an_adoption_at_once(desk: DeskDriver, sandbox: Sandbox) -> None:
     """A stream that was cut before its first line says nothing about whose batch it is."""
     run_id, batch_id = unknown(desk, sandbox, "drop_after")
     sandbox.configure(results_faults="missing:5")
@@ -80,7 +78,7 @@ def test_an_empty_stream_does_not_disprove_an_adoption_at_once(desk: DeskDriver,
     audit(desk, sandbox)
 
 
-def test_several_candidates_wait_for_a_person(desk: DeskDriver, sandbox: SandboxProcess) -> None:
+def test_several_candidates_wait_for_a_person(desk: DeskDriver, sandbox: Sandbox) -> None:
     run_id, batch_id = unknown(desk, sandbox, "drop_after")
     stranger(sandbox)
     status = desk.work_until_over(run_id, hurry=True)
@@ -92,7 +90,7 @@ def test_several_candidates_wait_for_a_person(desk: DeskDriver, sandbox: Sandbox
     audit(desk, sandbox, over=False, strangers=[line["batch_id"] for line in sandbox.accepted()])
 
 
-def test_a_batch_of_another_total_is_no_candidate(desk: DeskDriver, sandbox: SandboxProcess) -> None:
+def test_a_batch_of_another_total_is_no_candidate(desk: DeskDriver, sandbox: Sandbox) -> None:
     run_id, batch_id = unknown(desk, sandbox, "drop_after")
     theirs = stranger(sandbox, 4)
     assert settle(desk, batch_id) == "in_progress"
@@ -100,7 +98,7 @@ def test_a_batch_of_another_total_is_no_candidate(desk: DeskDriver, sandbox: San
     audit(desk, sandbox, strangers=[theirs])
 
 
-def test_a_batch_that_a_row_knows_is_no_candidate(desk: DeskDriver, sandbox: SandboxProcess) -> None:
+def test_a_batch_that_a_row_knows_is_no_candidate(desk: DeskDriver, sandbox: Sandbox) -> None:
     first = desk.run(documents(5))
     run_id, batch_id = unknown(desk, sandbox, "drop_before")
     assert settle(desk, batch_id) == "planned"
@@ -109,7 +107,7 @@ def test_a_batch_that_a_row_knows_is_no_candidate(desk: DeskDriver, sandbox: San
     audit(desk, sandbox)
 
 
-def test_an_older_batch_is_no_candidate(desk: DeskDriver, sandbox: SandboxProcess) -> None:
+def test_an_older_batch_is_no_candidate(desk: DeskDriver, sandbox: Sandbox) -> None:
     theirs = stranger(sandbox)
     sandbox.advance(3600)
     run_id, batch_id = unknown(desk, sandbox, "drop_before")
@@ -118,7 +116,7 @@ def test_an_older_batch_is_no_candidate(desk: DeskDriver, sandbox: SandboxProces
     audit(desk, sandbox, strangers=[theirs])
 
 
-def test_a_list_that_cannot_be_read_decides_nothing(desk: DeskDriver, sandbox: SandboxProcess) -> None:
+def test_a_list_that_cannot_be_read_decides_nothing(desk: DeskDriver, sandbox: Sandbox) -> None:
     run_id, batch_id = unknown(desk, sandbox, "drop_before")
     sandbox.configure(list_faults="500*4")
     assert settle(desk, batch_id) == "submit_unknown"
@@ -128,7 +126,7 @@ def test_a_list_that_cannot_be_read_decides_nothing(desk: DeskDriver, sandbox: S
     audit(desk, sandbox)
 
 
-def test_another_accounts_list_proves_nothing(desk: DeskDriver, sandbox: SandboxProcess) -> None:
+def test_another_accounts_list_proves_nothing(desk: DeskDriver, sandbox: Sandbox) -> None:
     """I22: a batch that belongs to another key is not lost, and not sent again."""
     run_id, batch_id = unknown(desk, sandbox, "drop_after")
     right = desk.desk.gateway
@@ -145,7 +143,7 @@ def test_another_accounts_list_proves_nothing(desk: DeskDriver, sandbox: Sandbox
 
 @pytest.mark.parametrize(("fault", "ends"), [("drop_after", "succeeded"), ("drop_before", "stopped")])
 def test_cancelling_an_unknown_post_ends_the_run_either_way(
-    desk: DeskDriver, sandbox: SandboxProcess, fault: str, ends: str
+    desk: DeskDriver, sandbox: Sandbox, fault: str, ends: str
 ) -> None:
     run_id, _ = unknown(desk, sandbox, fault)
     with db.transaction() as tx:
@@ -156,7 +154,7 @@ def test_cancelling_an_unknown_post_ends_the_run_either_way(
     audit(desk, sandbox)
 
 
-def test_a_batch_that_is_searched_again_is_no_longer_shown_as_held(desk: DeskDriver, sandbox: SandboxProcess) -> None:
+def test_a_batch_that_is_searched_again_is_no_longer_shown_as_held(desk: DeskDriver, sandbox: Sandbox) -> None:
     desk.change(unknown_grace=900)
     run_id, batch_id = unknown(desk, sandbox, "drop_before")
     theirs = [stranger(sandbox), stranger(sandbox)]

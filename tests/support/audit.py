@@ -10,7 +10,7 @@ from collections.abc import Collection
 from typing import Any
 
 from support.desk import DeskDriver
-from support.sandbox import SandboxProcess
+from support.sandbox import Sandbox
 
 from webapp.batches.states import BATCH_MOVES, RUN_MOVES, BatchState, RunState
 
@@ -25,7 +25,7 @@ TOKENS = {
 OUTCOMES = ("pending", "succeeded", "errored", "canceled", "expired", "missing", "stopped")
 
 
-def audit(desk: DeskDriver, sandbox: SandboxProcess, *, over: bool = True, strangers: Collection[str] = ()) -> None:
+def audit(desk: DeskDriver, sandbox: Sandbox, *, over: bool = True, strangers: Collection[str] = ()) -> None:
     """Check every account of every run.
 
     :param over: False where batches are still under way: nothing is asked of what is not there yet.
@@ -123,7 +123,7 @@ def _chains(desk: DeskDriver, table: str, which: str, key: str, first: str, move
         assert at[row.id] == row.state, (table, row)
 
 
-def nothing_is_accepted_twice(desk: DeskDriver, sandbox: SandboxProcess, strangers: Collection[str] = ()) -> None:
+def nothing_is_accepted_twice(desk: DeskDriver, sandbox: Sandbox, strangers: Collection[str] = ()) -> None:
     """What the API accepted is what was sent, each request once, each batch known by its id."""
     accepted = [line for line in sandbox.accepted() if line["batch_id"] not in strangers]
     at_the_api = {(line["batch_id"], line["custom_id"]) for line in accepted}
@@ -144,7 +144,7 @@ def nothing_is_accepted_twice(desk: DeskDriver, sandbox: SandboxProcess, strange
     assert {custom_id for _, custom_id in at_the_api - known} <= unsettled
 
 
-def the_ledger_is_the_bill(desk: DeskDriver, sandbox: SandboxProcess, strangers: Collection[str] = ()) -> None:
+def the_ledger_is_the_bill(desk: DeskDriver, sandbox: Sandbox, strangers: Collection[str] = ()) -> None:
     """The ledger's lines and tokens are the sandbox's bill, batch by batch, to the token."""
     sums = ", ".join(f"sum({ours})::bigint AS {ours}" for ours in TOKENS)
     ledger = {
