@@ -1,5 +1,7 @@
 """What people ask of runs and batches: start, cancel, resubmit, resume, poll now. Each is one short transaction
 that writes the wish and makes the steps due; the dashboard and the command line call these verbs and no others.
+
+Each makes its steps due first and locks the run or batch after, as the workers do: a click never deadlocks with them.
 """
 
 from __future__ import annotations
@@ -58,6 +60,7 @@ def cancel_run(tx: Connection, run_id: int, *, actor: str) -> None:
 
     May be repeated. What the API has already worked on is paid for and kept.
     """
+    _wake(tx, run_id)
     run = _run(tx, run_id)
     if run.state in (RunState.FINISHED, RunState.CANCELLED):
         raise Refused(f"Run {run_id} is {run.state} already: there is nothing to cancel.")
@@ -65,27 +68,26 @@ def cancel_run(tx: Connection, run_id: int, *, actor: str) -> None:
         return
     db.run(tx, "UPDATE runs SET cancel_wanted_at = now() WHERE id = :id", id=run_id)
     note(tx, run_id=run_id, actor=actor, reason="Cancel asked for.", kind="wish")
-    _wake(tx, run_id)
     finish_if_over(tx, run_id)
 
 
 def cancel_batch(tx: Connection, batch_id: int, *, actor: str) -> None:
     """Ask that one batch stops; see `cancel_run`."""
+    _wake_batch(tx, batch_id)
     batch = _batch(tx, batch_id)
     if batch.state not in OPEN_BATCH_STATES or batch.state in (BatchState.CANCELING, BatchState.INGESTING):
         raise Refused(f"Batch {batch_id} is {batch.state}: there is nothing to cancel.")
     db.run(tx, "UPDATE batches SET cancel_wanted_at = coalesce(cancel_wanted_at, now()) WHERE id = :id", id=batch_id)
     note(tx, run_id=batch.run_id, batch_id=batch_id, actor=actor, reason="Cancel asked for.", kind="wish")
-    due(tx, _step_of(batch.state), batch_id)
 
 
 def poll_now(tx: Connection, batch_id: int, *, actor: str) -> None:
     """Ask that a batch is looked at now rather than when its schedule says so."""
+    _wake_batch(tx, batch_id)
     batch = _batch(tx, batch_id)
     if batch.state not in (BatchState.IN_PROGRESS, BatchState.CANCELING, BatchState.INGESTING):
         raise Refused(f"Batch {batch_id} is {batch.state}: there is nothing to ask the API.")
     note(tx, run_id=batch.run_id, batch_id=batch_id, actor=actor, reason="Poll asked for.", kind="wish")
-    due(tx, _step_of(batch.state), batch_id)
 
 
 def resubmit_run(tx: Connection, run_id: int, classes: Sequence[FailureClass], *, actor: str) -> int:
@@ -93,10 +95,13 @@ def resubmit_run(tx: Connection, run_id: int, classes: Sequence[FailureClass], *
 
     A pause or a cancellation of the run ends with it.
     """
+    count = resubmittable(tx, run_id, classes)
+    if count:
+        _wake(tx, run_id)
+        due(tx, StepName.RESUBMIT, run_id)
     run = _run(tx, run_id)
     if run.state == RunState.PLANNING:
         raise Refused(f"Run {run_id} is still being planned: there is nothing to send again yet.")
-    count = resubmittable(tx, run_id, classes)
     if not count:
         return 0
     db.run(
@@ -109,8 +114,6 @@ def resubmit_run(tx: Connection, run_id: int, classes: Sequence[FailureClass], *
     named = ", ".join(failure.value for failure in classes)
     note(tx, run_id=run_id, actor=actor, reason=f"Resubmission of {count} failures asked for ({named}).", kind="wish")
     move_run(tx, run_id, RunState.RUNNING, actor=actor)
-    due(tx, StepName.RESUBMIT, run_id)
-    _wake(tx, run_id)
     return count
 
 
@@ -128,14 +131,14 @@ def resubmittable(tx: Connection, run_id: int, classes: Sequence[FailureClass]) 
 
 def resume_run(tx: Connection, run_id: int, *, actor: str) -> None:
     """End a pause: everything that waited is due."""
+    planned = db.scalar(tx, "SELECT EXISTS (SELECT 1 FROM batches WHERE run_id = :id)", id=run_id)
+    _wake(tx, run_id)
+    due(tx, StepName.RESUBMIT if planned else StepName.PLAN, run_id)
     run = _run(tx, run_id)
     if run.state != RunState.PAUSED and run.pause_wanted_at is None:
         raise Refused(f"Run {run_id} is {run.state}, not paused.")
     db.run(tx, "UPDATE runs SET pause_wanted_at = NULL WHERE id = :id", id=run_id)
-    planned = db.scalar(tx, "SELECT EXISTS (SELECT 1 FROM batches WHERE run_id = :id)", id=run_id)
     move_run(tx, run_id, RunState.RUNNING if planned else RunState.PLANNING, actor=actor)
-    due(tx, StepName.RESUBMIT if planned else StepName.PLAN, run_id)
-    _wake(tx, run_id)
 
 
 def _step_of(state: str) -> StepName:
@@ -149,16 +152,25 @@ def _wake(tx: Connection, run_id: int) -> None:
     """Make every batch of a run that a wish may concern due; and the processing of what waits for it."""
     open_states = [state.value for state in OPEN_BATCH_STATES if state != BatchState.INGESTING]
     for batch in db.rows(
-        tx, "SELECT id, state FROM batches WHERE run_id = :run AND state = ANY(:open)", run=run_id, open=open_states
+        tx,
+        "SELECT id, state FROM batches WHERE run_id = :run AND state = ANY(:open) ORDER BY id",
+        run=run_id,
+        open=open_states,
     ):
         due(tx, _step_of(batch.state), batch.id)
     for (batch_id,) in db.rows(
         tx,
         "SELECT batch_id FROM tallies WHERE run_id = :run AND scope = 'items' AND batch_id IS NOT NULL "
-        "GROUP BY batch_id HAVING sum(succeeded) > sum(ok) + sum(invalid)",
+        "GROUP BY batch_id HAVING sum(succeeded) > sum(ok) + sum(invalid) ORDER BY batch_id",
         run=run_id,
     ):
         due(tx, StepName.PROCESS, batch_id)
+
+
+def _wake_batch(tx: Connection, batch_id: int) -> None:
+    state = db.scalar(tx, "SELECT state FROM batches WHERE id = :id", id=batch_id)
+    if state is not None:
+        due(tx, _step_of(state), batch_id)
 
 
 def _run(tx: Connection, run_id: int) -> Any:
