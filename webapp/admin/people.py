@@ -95,6 +95,7 @@ CONFIG = {
     "SECURITY_API_ENABLED_METHODS": ["session"],
     "SECURITY_STATIC_FOLDER": None,
     "SECURITY_FLASH_MESSAGES": False,
+    "SECURITY_CACHE_CONTROL": None,  # `headers` says it for every page
     "SECURITY_FRESHNESS": timedelta(minutes=-1),  # no "enter your password again", and no page for it
     "SECURITY_RETURN_GENERIC_RESPONSES": True,
     "SECURITY_MSG_GENERIC_AUTHN_FAILED": ("The name or the password is wrong.", "error"),

@@ -1,0 +1,23 @@
+"""People who may sign in, for tests of the dashboard. Needs an application context."""
+
+from __future__ import annotations
+
+from flask import current_app
+from flask_security.utils import hash_password
+from sqlalchemy import select
+
+from webapp.admin.people import Role, ensure_roles_and_admin, store
+from webapp.db import db
+
+PASSWORD = "open sesame"
+
+
+def make_person(role: str | None) -> str:
+    """Make somebody with that role, or with none; the sign-in name."""
+    email = f"{role or 'nobody'}@example.com"
+    with current_app.app_context():  # its session ends here
+        ensure_roles_and_admin(current_app.extensions["batchdesk"].settings)
+        roles = list(db.session.scalars(select(Role).where(Role.name == role)))
+        store.create_user(email=email, password=hash_password(PASSWORD), active=True, roles=roles)
+        store.commit()
+    return email
