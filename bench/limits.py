@@ -61,7 +61,7 @@ def submit(connection: psycopg.Connection, batch_id: int, port: int) -> float:
 
 def ingest(connection: psycopg.Connection, lines: bytes) -> float:
     """Seconds to parse lines of results and COPY them and their ledger lines into their tables."""
-    ids = dict(connection.execute("SELECT custom_id, id FROM requests").fetchall())
+    ids: dict[str, int] = dict(connection.execute("SELECT custom_id, id FROM requests").fetchall())
     connection.execute("TRUNCATE results, ledger_lines")
     connection.commit()
     began = time.perf_counter()

@@ -46,19 +46,24 @@ db = SQLAlchemy(model_class=Base)
 def engine_options(*, pooled: bool) -> dict[str, Any]:
     """Options for the engine: UTC, and nothing that needs a database session to last.
 
-    :param pooled: False for workers, which open a connection per job and carry none across a fork.
-    """
-    from sqlalchemy.pool import NullPool
+    Connections are kept: a new one costs the server more than most chunks of work. A forked process must
+    `dispose(close=False)` of what it inherited before its first transaction.
 
+    :param pooled: False for workers and the clock, which need one, and another while a lease is kept.
+    """
     connect_args = {
         # pgbouncer in transaction mode knows no prepared statement of another session.
         "prepare_threshold": None,
         "application_name": "batchdesk",
         "connect_timeout": 10,
     }
-    if not pooled:
-        return {"poolclass": NullPool, "connect_args": connect_args}
-    return {"pool_pre_ping": True, "pool_size": 8, "max_overflow": 8, "connect_args": connect_args}
+    return {
+        # A connection may have been idle for as long as a POST takes, or the server been started again.
+        "pool_pre_ping": True,
+        "pool_size": 8 if pooled else 1,
+        "max_overflow": 8,
+        "connect_args": connect_args,
+    }
 
 
 def normal_url(url: str) -> str:
@@ -118,6 +123,15 @@ def copy_rows(tx: Connection, table: str, columns: Sequence[str], records: Itera
             copy.write_row(record)
             count += 1
     return count
+
+
+def array(values: Iterable[int | str | None]) -> str:
+    """PostgreSQL's own text of an array, to be bound and cast: psycopg takes longer over it than the server."""
+    return "{" + ",".join(["NULL" if v is None else _element(v) if type(v) is str else str(v) for v in values]) + "}"
+
+
+def _element(value: str) -> str:
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def utcnow() -> datetime:

@@ -158,9 +158,10 @@ def _store(lease: Lease, fetch: Fetch, chunk: list[bytes]) -> None:
         lease.progress(tx)
         known = db.rows(
             tx,
-            "SELECT id, item_id, attempt, custom_id, batch_id, state FROM requests WHERE custom_id = ANY(:ids) "
-            "ORDER BY id FOR UPDATE",
-            ids=list(lines),
+            # Not locked: whoever settles one of them meanwhile makes `settle_requests` refuse the chunk.
+            "SELECT id, custom_id, batch_id, state FROM requests WHERE custom_id = ANY(CAST(:ids AS text[])) "
+            "ORDER BY id",
+            ids=db.array(lines),
         )
         _count(fetch, lines, known)
         new = [request for request in known if request.state in (RequestState.PENDING, RequestState.MISSING)]
@@ -197,9 +198,9 @@ def _write(tx: Connection, fetch: Fetch, answers: list[tuple[Any, Line]]) -> Non
             error_type, error = _text(failure.type), _text(failure.message)
             settlement.add(request, state, failure.kind, error)
         results.append((request.id, line.kind, stop_reason, error_type, error, len(line.raw), line.raw.decode()))
+    settle_requests(tx, settlement)
     db.copy_rows(tx, "results", RESULT_COLUMNS, results)
     ledger.append(tx, billed)
-    settle_requests(tx, settlement)
 
 
 def _write_duplicates(tx: Connection, fetch: Fetch, answers: list[tuple[Any, Line]]) -> None:

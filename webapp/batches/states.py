@@ -180,73 +180,70 @@ def note(
 
 
 class Settlement:
-    """What one chunk decided about its requests, in columns, so that one statement each moves requests and items."""
+    """What one chunk decided about its requests, in columns, so that one statement moves requests and items."""
 
     def __init__(self) -> None:
-        self.columns: dict[str, list[Any]] = {name: [] for name in ("id", "item_id", "attempt", "was", "state")}
+        self.ids: list[int] = []
+        self.was: list[str] = []
+        self.states: list[str] = []
         self.classes: list[str | None] = []
         self.errors: list[str | None] = []
 
     def add(self, request: Any, state: RequestState, failure: FailureClass | None, error: str | None) -> None:
         """Decide about one request.
 
-        :param request: a row with its `id`, `item_id`, `attempt` and the `state` it is in, locked by this transaction.
+        :param request: a row with its `id` and the `state` it is in.
         """
         if request.state not in (RequestState.PENDING, RequestState.MISSING):
             raise AssertionError(f"request {request.id} is {request.state}: an outcome is final")
-        for name, value in zip(
-            self.columns, (request.id, request.item_id, request.attempt, request.state, state.value), strict=True
-        ):
-            self.columns[name].append(value)
+        self.ids.append(request.id)
+        self.was.append(request.state)
+        self.states.append(state.value)
         self.classes.append(failure.value if failure else None)
         self.errors.append(error)
-
-
-# The chunk's decisions as rows; every join below goes from these to a key. The states to be left are columns of them
-# too, never constants: by its statistics the planner takes `state = 'pending'` for next to no rows, and would look
-# through the whole table for those few.
-DECIDED = """
-    unnest(CAST(:id AS bigint[]), CAST(:item_id AS bigint[]), CAST(:attempt AS int[]), CAST(:was AS text[]),
-           CAST(:state AS text[]), CAST(:classes AS text[]), CAST(:errors AS text[]))
-    AS v(id, item_id, attempt, was, state, failure_class, error)
-"""
 
 
 def settle_requests(tx: Connection, settlement: Settlement) -> None:
     """Move requests (and the items whose latest attempt they are) to their outcome, with their tallies.
 
+    The order of their ids is the order they are locked in: callers give them ascending.
+
     :raises Fenced: a request is no longer in the state it was read in; the chunk must not be committed.
     """
-    if not settlement.classes:
+    if not settlement.ids:
         return
-    values = {**settlement.columns, "classes": settlement.classes, "errors": settlement.errors}
-    requests = db.rows(
+    # The chunk's decisions as rows, and joins from these to a key. The states to be left are a column of them too,
+    # never constants: by its statistics the planner takes `state = 'pending'` for next to no rows, and would look
+    # through the whole table for those few.
+    moved = db.rows(
         tx,
-        f"""
-        WITH moved AS (
-            UPDATE requests r SET state = v.state, failure_class = v.failure_class FROM {DECIDED}
+        """
+        WITH requests_moved AS (
+            UPDATE requests r SET state = v.state, failure_class = v.failure_class
+            FROM unnest(CAST(:ids AS bigint[]), CAST(:was AS text[]), CAST(:states AS text[]),
+                        CAST(:classes AS text[]), CAST(:errors AS text[])) AS v(id, was, state, failure_class, error)
             WHERE r.id = v.id AND r.state = v.was
-            RETURNING r.batch_id, v.was, v.state
-        ) SELECT 'requests' AS scope, batch_id, was, state, count(*) AS moved FROM moved GROUP BY 2, 3, 4
-        """,  # noqa: S608 - DECIDED is a constant
-        **values,
+            RETURNING r.batch_id, r.item_id, r.attempt, v.was, v.state, v.failure_class, v.error
+        ), items_moved AS (
+            UPDATE items i SET state = m.state, failure_class = m.failure_class, error = m.error,
+                   output_state = CASE WHEN m.state = 'succeeded' THEN 'waiting' END
+            FROM requests_moved m WHERE i.id = m.item_id AND i.attempts = m.attempt
+            RETURNING m.batch_id, m.was, m.state
+        )
+        SELECT 'requests' AS scope, batch_id, was, state, count(*) AS moved FROM requests_moved GROUP BY 2, 3, 4
+        UNION ALL
+        SELECT 'items', batch_id, was, state, count(*) FROM items_moved GROUP BY 2, 3, 4
+        """,
+        ids=db.array(settlement.ids),
+        was=db.array(settlement.was),
+        states=db.array(settlement.states),
+        classes=db.array(settlement.classes),
+        errors=db.array(settlement.errors),
     )
-    if sum(line.moved for line in requests) != len(settlement.classes):
+    if sum(line.moved for line in moved if line.scope == "requests") != len(settlement.ids):
         raise Fenced("Some requests were settled by another worker meanwhile.")
-    items = db.rows(
-        tx,
-        f"""
-        WITH moved AS (
-            UPDATE items i SET state = v.state, failure_class = v.failure_class, error = v.error,
-                   output_state = CASE WHEN v.state = 'succeeded' THEN 'waiting' END
-            FROM {DECIDED} JOIN requests r ON r.id = v.id WHERE i.id = v.item_id AND i.attempts = v.attempt
-            RETURNING r.batch_id, v.was, v.state
-        ) SELECT 'items' AS scope, batch_id, was, state, count(*) AS moved FROM moved GROUP BY 2, 3, 4
-        """,  # noqa: S608 - DECIDED is a constant
-        **values,
-    )
     deltas: dict[tuple[str, int], Counter[str]] = defaultdict(Counter)
-    for line in (*requests, *items):
+    for line in moved:
         deltas[line.scope, line.batch_id][line.was] -= line.moved
         deltas[line.scope, line.batch_id][line.state] += line.moved
     for (scope, batch_id), changed in deltas.items():
@@ -258,8 +255,7 @@ def settle_pending(tx: Connection, batch_id: int, state: RequestState, failure: 
     settlement = Settlement()
     for request in db.rows(
         tx,
-        "SELECT id, item_id, attempt, state FROM requests WHERE batch_id = :batch AND state = 'pending' "
-        "ORDER BY id FOR UPDATE",
+        "SELECT id, state FROM requests WHERE batch_id = :batch AND state = 'pending' ORDER BY id FOR UPDATE",
         batch=batch_id,
     ):
         settlement.add(request, state, failure, error)
@@ -313,11 +309,11 @@ def settle_outputs(tx: Connection, batch_id: int, outcomes: Sequence[tuple[int, 
         )
         SELECT output_state, count(*) AS moved FROM moved GROUP BY 1
         """,
-        ids=[item_id for item_id, _, _, _ in outcomes],
-        attempts=[attempt for _, attempt, _, _ in outcomes],
-        was=[OutputState.WAITING.value] * len(outcomes),
-        states=[state.value for _, _, state, _ in outcomes],
-        errors=[error for _, _, _, error in outcomes],
+        ids=db.array(item_id for item_id, _, _, _ in outcomes),
+        attempts=db.array(attempt for _, attempt, _, _ in outcomes),
+        was=db.array([OutputState.WAITING.value] * len(outcomes)),
+        states=db.array(state.value for _, _, state, _ in outcomes),
+        errors=db.array(error for _, _, _, error in outcomes),
     )
     tally(tx, "items", Counter({line.output_state: line.moved for line in counts}), batch_id=batch_id)
 

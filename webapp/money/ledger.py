@@ -95,21 +95,7 @@ def line(billed: Billed, custom_id: str, request_id: int, message: Any, *, dupli
     if usage is None:
         return (*head, model, *(None,) * 9, duplicate, billed.created_at)
     price = cost(model, usage, billed.created_at) if model else None
-    return (
-        *head,
-        model,
-        usage.input,
-        usage.write_5m,
-        usage.write_1h,
-        usage.read,
-        usage.output,
-        usage.web_searches,
-        usage.geo,
-        price.batch if price else None,
-        price.sync if price else None,
-        duplicate,
-        billed.created_at,
-    )
+    return (*head, model, *usage, *(price or (None, None)), duplicate, billed.created_at)
 
 
 def append(tx: Connection, lines: Sequence[tuple[Any, ...]]) -> None:

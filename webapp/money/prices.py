@@ -7,20 +7,20 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from decimal import Decimal
-from functools import cache
+from functools import cache, lru_cache
+from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 MILLION = Decimal(1_000_000)
 MAX_COUNT = 2**31 - 1  # what a column of the ledger holds; nothing real comes near it
 DATED = re.compile(r"-\d{8}$")  # claude-haiku-4-5-20251001 is claude-haiku-4-5 of one day
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Tokens of one answer by the classes that are priced apart, as the API reports them."""
 
     input: int
@@ -57,34 +57,63 @@ class Usage:
         return self.input + self.write_5m + self.write_1h + self.read
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
+class Cost(NamedTuple):
     """What an answer cost in its batch, and what it would have cost synchronously, in USD, unrounded."""
 
     batch: Decimal
     sync: Decimal
 
 
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Synchronous USD per million tokens of each class."""
+
+    input: Decimal
+    write_5m: Decimal
+    write_1h: Decimal
+    read: Decimal
+    output: Decimal
+
+    @classmethod
+    def parse(cls, entry: Mapping[str, Any]) -> Rates:
+        """From an entry of the price table, or its `over`."""
+        return cls(**{each.name: Decimal(entry[each.name]) for each in fields(cls)})
+
+    def of(self, usage: Usage) -> Decimal:
+        """USD for the tokens of one answer, times a million."""
+        return (
+            usage.input * self.input
+            + usage.write_5m * self.write_5m
+            + usage.write_1h * self.write_1h
+            + usage.read * self.read
+            + usage.output * self.output
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What one model cost on one day, numbers already read: it is asked for each answer of a batch."""
+
+    rates: Rates
+    most_tokens: float  # of a prompt at these rates; one with more pays `over` for every token
+    over: Rates
+    batch_factor: Decimal
+    us_geo_factor: Decimal
+    web_search: Decimal
+
+
 def cost(model: str, usage: Usage, at: datetime) -> Cost | None:
     """The cost of one answer by the price of the day the batch was created; None: unpriced."""
-    table = price_table()
     price = _price(model, at)
     if price is None:
         return None
-    over = price.get("over")
-    rate = over if over and usage.prompt > over["tokens"] else price
-    tokens = sum(
-        (
-            Decimal(getattr(usage, name)) * Decimal(rate[name])
-            for name in ("input", "write_5m", "write_1h", "read", "output")
-        ),
-        Decimal(0),
-    )
+    rates = price.rates if usage.prompt <= price.most_tokens else price.over
+    tokens = rates.of(usage)
     if usage.geo == "us":
-        tokens *= Decimal(table["us_geo_factor"])
-    fees = Decimal(usage.web_searches) * Decimal(table["web_search_per_request"])
+        tokens *= price.us_geo_factor
+    fees = usage.web_searches * price.web_search
     sync = tokens / MILLION
-    return Cost(batch=sync * Decimal(table["batch_factor"]) + fees, sync=sync + fees)
+    return Cost(batch=sync * price.batch_factor + fees, sync=sync + fees)
 
 
 @cache
@@ -93,25 +122,31 @@ def price_table() -> dict[str, Any]:
     return tomllib.loads(Path(__file__).with_name("prices.toml").read_text("utf-8"))
 
 
-@cache
-def _price_on(model: str, day: str) -> dict[str, Any] | None:
-    known = price_table()["models"].get(DATED.sub("", model))
-    if known is None:
+@lru_cache(maxsize=256)
+def _price(model: str, at: datetime) -> Price | None:
+    table = price_table()
+    known = table["models"].get(DATED.sub("", model))
+    day = at.astimezone(UTC).date()
+    past = [entry for entry in known["prices"] if entry["from"] <= day] if known else []
+    if not past:
         return None
-    past: list[dict[str, Any]] = [price for price in known["prices"] if price["from"].isoformat() <= day]
-    return past[-1] if past else None
-
-
-def _price(model: str, at: datetime) -> dict[str, Any] | None:
-    return _price_on(model, at.astimezone(UTC).date().isoformat())
+    over = past[-1].get("over")
+    return Price(
+        rates=Rates.parse(past[-1]),
+        most_tokens=over["tokens"] if over else inf,
+        over=Rates.parse(over or past[-1]),
+        batch_factor=Decimal(table["batch_factor"]),
+        us_geo_factor=Decimal(table["us_geo_factor"]),
+        web_search=Decimal(table["web_search_per_request"]),
+    )
 
 
 def _part(usage: Any, name: str) -> Mapping[str, Any]:
     """An object within the usage; absent and null are empty."""
-    if not isinstance(usage, Mapping):
+    if not isinstance(usage, dict):
         raise TypeError("usage is no object")
     part = usage.get(name)
-    if part is not None and not isinstance(part, Mapping):
+    if part is not None and not isinstance(part, dict):
         raise TypeError(f"{name} is no object")
     return part or {}
 
