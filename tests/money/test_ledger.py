@@ -1,0 +1,97 @@
+"""The ledger: one line for each billed answer, never two, never changed; a sum with an unpriced line is unknown."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from support.audit import audit
+from support.desk import DeskDriver, documents
+from support.sandbox import Sandbox
+
+from webapp import db
+from webapp.money import ledger
+
+BILLED = ledger.Billed("msgbatch_1", 1, 1, datetime(2026, 11, 22, tzinfo=UTC))
+USAGE = {"input_tokens": 1000, "output_tokens": 100}
+
+
+def line(custom_id: str, *, model: Any = "claude-haiku-4-5", usage: Any = USAGE, duplicate: bool = False) -> Any:
+    return ledger.line(BILLED, custom_id, 1, {"model": model, "usage": usage}, duplicate=duplicate)
+
+
+def append(*lines: Any) -> None:
+    with db.transaction() as tx:
+        ledger.append(tx, lines)
+
+
+def totals() -> ledger.Totals:
+    with db.transaction() as tx:
+        return ledger.run_totals(tx, 1)
+
+
+def test_an_answer_is_billed_once_however_often_it_is_read(desk: DeskDriver) -> None:
+    append(line("a"))
+    with pytest.raises(Exception, match="uq_ledger_lines_api_batch_id_custom_id"):
+        append(line("a"))
+    with db.transaction() as tx:
+        assert ledger.known(tx, "msgbatch_1", ["a", "b"]) == {"a"}
+        assert ledger.known(tx, "msgbatch_2", ["a"]) == set()
+
+
+def test_a_sum_is_exact_and_unrounded(desk: DeskDriver) -> None:
+    append(*(line(f"c{n}") for n in range(3)))
+    assert totals() == ledger.Totals(Decimal("0.00225"), Decimal("0.0045"), 3)
+
+
+@pytest.mark.parametrize("odd", [{"model": "claude-unheard-of"}, {"model": None}, {"usage": None}, {"usage": {}}])
+def test_one_unpriced_line_makes_the_sum_unknown(desk: DeskDriver, odd: dict[str, Any]) -> None:
+    append(line("a"), line("b", **odd))
+    assert totals() == ledger.Totals(None, None, 2)
+
+
+def test_a_run_without_answers_costs_nothing(desk: DeskDriver) -> None:
+    assert totals() == ledger.Totals(Decimal(0), Decimal(0), 0)
+
+
+def test_a_duplicate_costs_but_would_not_have_been_asked_for_synchronously(desk: DeskDriver) -> None:
+    append(line("a"), line("b", duplicate=True))
+    assert totals() == ledger.Totals(Decimal("0.0015"), Decimal("0.0015"), 2)
+
+
+def test_the_tokens_are_on_the_line_as_they_were_told(desk: DeskDriver) -> None:
+    usage = {
+        "input_tokens": 1,
+        "output_tokens": 2,
+        "cache_creation_input_tokens": 7,
+        "cache_creation": {"ephemeral_5m_input_tokens": 3, "ephemeral_1h_input_tokens": 4},
+        "cache_read_input_tokens": 5,
+        "server_tool_use": {"web_search_requests": 6},
+        "inference_geo": "us",
+    }
+    append(line("a", usage=usage))
+    (row,) = desk.rows(
+        "SELECT input_tokens, output_tokens, write_5m_tokens, write_1h_tokens, read_tokens, web_searches, "
+        "inference_geo, model, duplicate FROM ledger_lines"
+    )
+    assert tuple(row) == (1, 2, 3, 4, 5, 6, "us", "claude-haiku-4-5", False)
+
+
+def test_a_run_that_succeeded_has_a_cost(desk: DeskDriver, sandbox: Sandbox) -> None:
+    """I9: succeeded, and a cost of nothing, would be an alarm."""
+    run_id = desk.run(documents(5))
+    summary = desk.summary(run_id)
+    assert summary.succeeded == 5
+    assert summary.cost_usd and summary.sync_cost_usd == pytest.approx(2 * summary.cost_usd)
+    audit(desk, sandbox)
+
+
+def test_all_attempts_are_paid(desk: DeskDriver, sandbox: Sandbox) -> None:
+    sandbox.configure(results_faults="missing:2*2")
+    run_id = desk.run(documents(6))
+    assert desk.summary(run_id).succeeded == 6
+    assert desk.scalar("SELECT count(*) FROM ledger_lines") == 6
+    batches = sandbox.bill()["batches"]
+    assert sum(batch["total"]["requests"] for batch in batches) == 8  # two were billed and never seen
