@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import logging
 
-from flask import Flask, jsonify, render_template, request
+from flask import Flask, g, jsonify, render_template, request
 from flask.typing import ResponseReturnValue
+from flask_security.core import AnonymousUser
 from flask_wtf.csrf import CSRFError
 from sqlalchemy.exc import OperationalError
 from werkzeug.exceptions import HTTPException
 
-from webapp.db import db
 from webapp.errors import NotFound
 
 log = logging.getLogger("batchdesk")
@@ -62,14 +62,14 @@ def _no_database(error: OperationalError) -> ResponseReturnValue:
 def _http(error: HTTPException) -> ResponseReturnValue:
     code = error.code or 500
     ours = error.description if error.description != type(error).description else None
-    if code >= 500:
-        db.session.rollback()
-        ours = None
-    return page(code, ours)
+    return page(code, None if code >= 500 else ours)
 
 
 def page(code: int, words: str | None = None) -> ResponseReturnValue:
     """The error page, or its sentence as JSON for those who ask for JSON."""
+    if code >= 500:
+        # Drawing a page asks who looks at it; after a failure of the database that would be one more.
+        g._login_user = AnonymousUser()
     title = TITLES.get(code, "That did not work")
     words = words or WORDS.get(code, "The server could not do what was asked.")
     if not request.accept_mimetypes.accept_html:
