@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -35,11 +36,24 @@ if TYPE_CHECKING:
 BATCHES = "/v1/messages/batches"
 PAGE = 1000  # the API's largest list page
 READ_CHUNK = 1 << 18
+COUNTS = ("processing", "succeeded", "errored", "canceled", "expired")
+# Client errors that do not tell whether it was done, or were the network's: timeouts, conflict, and "the client has
+# gone" of a proxy on the way. What was not done after all is only sent later.
+NOT_CERTAIN = (408, 409, 499)
+NOT_CERTAIN_CODES = ("request_body_timeout",)
+LONGEST_WAIT = 86_400.0  # seconds; no answer makes us wait longer
 RAW_STREAM = {"X-Stainless-Raw-Response": "stream", "Accept": "application/binary"}
 RAW_PARSED = {"X-Stainless-Raw-Response": "raw"}
 
 # error.details.error_code of failures that only a person can end, whatever their status says.
-ACCOUNT_CODES = ("enforced_spend_limit_reached", "contract_spend_limit_reached", "organization_on_hold")
+ACCOUNT_CODES = (
+    "enforced_spend_limit_reached",
+    "contract_spend_limit_reached",
+    "organization_on_hold",
+    "claude_code_key_creator_not_member",
+    "organization_type_not_supported",
+    "parent_organization_required",
+)
 ACCOUNT_CODE_PREFIXES = ("linked_organization_", "cmek_")
 # Arrives as invalid_request_error, but is a matter of credit (seen by others: thousands failed as "fix").
 ACCOUNT_TEXTS = ("credit balance is too low",)
@@ -237,15 +251,24 @@ def _batch(answer: Any) -> ApiBatch:
 
     if not isinstance(answer, MessageBatch) or not isinstance(answer.id, str) or not answer.id:
         raise ApiUnclear("The API answered with something that is no Message Batch.")
-    counts = answer.request_counts
-    if not isinstance(answer.created_at, datetime) or counts is None:
-        raise ApiUnclear(f"The API's answer about batch {answer.id} lacks its time or its counts.")
+    counts = {name: getattr(answer.request_counts, name, None) for name in COUNTS}
+    # The SDK builds its objects of whatever came.
+    sound = (
+        isinstance(answer.processing_status, str)
+        and all(isinstance(count, int | None) for count in counts.values())
+        and any(isinstance(count, int) for count in counts.values())
+        and isinstance(answer.created_at, datetime)
+        and isinstance(answer.expires_at, datetime)
+        and isinstance(answer.ended_at, datetime | None)
+        and isinstance(answer.archived_at, datetime | None)
+        and isinstance(answer.results_url, str | None)
+    )
+    if not sound:
+        raise ApiUnclear(f"The API's answer about batch {answer.id} is not what its documentation says.")
     return ApiBatch(
         id=answer.id,
         processing_status=answer.processing_status,
-        counts={
-            name: getattr(counts, name) or 0 for name in ("processing", "succeeded", "errored", "canceled", "expired")
-        },
+        counts={name: int(count or 0) for name, count in counts.items()},
         created_at=answer.created_at,
         ended_at=answer.ended_at,
         expires_at=answer.expires_at,
@@ -255,10 +278,16 @@ def _batch(answer: Any) -> ApiBatch:
 
 
 def _date(header: str | None) -> datetime:
+    return _moment(header) or datetime.now(UTC)
+
+
+def _moment(header: str | None) -> datetime | None:
+    """An HTTP date; one without a zone is in UTC."""
     try:
-        return parsedate_to_datetime(header or "")
-    except ValueError:
-        return datetime.now(UTC)
+        found = parsedate_to_datetime(header or "")
+    except (ValueError, OverflowError):
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 @contextmanager
@@ -267,7 +296,7 @@ def _mapped() -> Iterator[None]:
 
     try:
         yield
-    except (anthropic.AnthropicError, httpx2.HTTPError, httpx2.StreamError) as error:
+    except (anthropic.AnthropicError, httpx2.HTTPError, httpx2.StreamError, ValueError) as error:
         raise mapped(error) from error
 
 
@@ -284,6 +313,8 @@ def mapped(error: Exception) -> ApiError:
         return ApiUnclear(f"The connection to the API failed: {cause or type(cause).__name__}.")
     if isinstance(error, anthropic.CredentialsError):
         return ApiAccount(f"The API key cannot be used: {error}.")
+    if isinstance(error, ValueError):  # the SDK reads JSON that is none, or no text, without a word of its own
+        return ApiUnclear("The API's answer cannot be read: it is no JSON.")
     if isinstance(error, anthropic.APIResponseValidationError):
         return ApiUnclear("The API's answer cannot be read.", status=error.status_code)
     return ApiUnclear(f"The API call failed: {error or type(error).__name__}.")
@@ -301,7 +332,7 @@ def _mapped_status(error: anthropic.APIStatusError) -> ApiError:
         kind = ApiTooLarge
     elif status == 404:
         kind = ApiNotFound
-    elif 400 <= status < 500 and status not in (408, 409):
+    elif 400 <= status < 500 and status not in NOT_CERTAIN and error.error_code not in NOT_CERTAIN_CODES:
         kind = ApiRefused
     return kind(
         message,
@@ -324,13 +355,12 @@ def _is_account(status: int, code: str | None, message: str) -> bool:
 
 
 def _retry_after(header: str | None) -> float | None:
-    if not header:
-        return None
+    """Seconds that a `retry-after` header asks for: a number, or an HTTP date."""
     try:
-        return max(0.0, float(header))
+        seconds = float(header or "")
     except ValueError:
-        pass
-    try:
-        return max(0.0, (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds())
-    except ValueError:
-        return None
+        until = _moment(header)
+        if until is None:
+            return None
+        seconds = (until - datetime.now(UTC)).total_seconds()
+    return min(max(0.0, seconds), LONGEST_WAIT) if isfinite(seconds) else None
