@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 from pydantic import SecretStr
 from support.people import PASSWORD
 
@@ -48,6 +48,7 @@ def page(chromium: Browser) -> Iterator[Page]:
     """A fresh window. Whatever a page complains of (a script that broke or was blocked) fails the test."""
     context = chromium.new_context(viewport={"width": 1280, "height": 800})
     context.set_default_timeout(PATIENCE * 1000)
+    expect.set_options(timeout=PATIENCE * 1000)
     page = context.new_page()
     complaints: list[str] = []
     page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -80,7 +81,15 @@ def served(settings: Settings, log: Path) -> Iterator[str]:
     """
     with socket.create_server(("127.0.0.1", 0)) as listener, log.open("wb") as output:
         command = [sys.executable, "-m", "gunicorn", "--no-control-socket", "--worker-class", "gthread"]
-        command += ["--threads", "8", "--bind", f"fd://{listener.fileno()}", "webapp:create_app()"]
+        command += [
+            "--threads",
+            "8",
+            "--graceful-timeout",
+            "1",
+            "--bind",
+            f"fd://{listener.fileno()}",
+            "webapp:create_app()",
+        ]
         process = subprocess.Popen(
             command,
             cwd=ROOT,

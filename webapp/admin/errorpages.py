@@ -69,7 +69,7 @@ def page(code: int, words: str | None = None) -> ResponseReturnValue:
     """The error page, or its sentence as JSON for those who ask for JSON."""
     if code >= 500:
         # Drawing a page asks who looks at it; after a failure of the database that would be one more.
-        g._login_user = AnonymousUser()
+        g._login_user = AnonymousUser()  # type: ignore[no-untyped-call] # their class has no types
     title = TITLES.get(code, "That did not work")
     words = words or WORDS.get(code, "The server could not do what was asked.")
     if not request.accept_mimetypes.accept_html:
