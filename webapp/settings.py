@@ -5,7 +5,7 @@ Read once by the wiring with `load`; docs, `doctor` and error messages are drawn
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
@@ -17,6 +17,7 @@ from webapp.errors import SettingsError
 
 PREFIX = "BATCHDESK_"
 SHARED_NAMES = ("DATABASE_URL", "REDIS_URL", "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL")
+LONGEST = 2_592_000  # seconds, 30 days: longer waits are slips of the pen
 API_REQUEST_TIMEOUT = 600.0  # seconds; the SDK's own default for one call
 
 
@@ -41,7 +42,7 @@ class PollSchedule(tuple[tuple[float, float], ...]):
                 every = float(every_text)
             except ValueError:
                 raise ValueError(f"'{part}' is not AGE:EVERY, like 300:30 or *:300") from None
-            if every <= 0 or (steps and age <= steps[-1][0]):
+            if not 0 < every <= LONGEST or not age > (steps[-1][0] if steps else 0):
                 raise ValueError("ages must grow and waits must be positive seconds")
             steps.append((age, every))
         if steps[-1][0] != float("inf"):
@@ -97,15 +98,16 @@ class Settings(BaseModel):
     unknown_grace: float = Field(
         900.0,
         ge=0,
+        le=LONGEST,
         description="Seconds after the end or death of a POST without a clear answer before a batch that no "
         "listing shows counts as never created. Below 600 only against the sandbox or a loopback address.",
     )
     missing_wait: float = Field(
-        600.0, ge=0, description="Seconds between the two complete fetches that both lack a line."
+        600.0, ge=0, le=LONGEST, description="Seconds between the two complete fetches that both lack a line."
     )
     max_attempts: int = Field(3, ge=1, le=20, description="Attempts at one item before automatic retries stop.")
     retry_delay: float = Field(
-        300.0, ge=0, description="Seconds before the first automatic retry; doubles with each attempt."
+        300.0, ge=0, le=LONGEST, description="Seconds before the first automatic retry; doubles with each attempt."
     )
     plugin_install: PluginInstall | None = Field(
         None, description="Who may install plugins: off, cli or web. Absent: web when embedded, else cli."
@@ -152,16 +154,19 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         settings = Settings.model_validate(values)
     except ValidationError as error:
         faults += [_fault(detail) for detail in error.errors()]
-        raise SettingsError(faults) from None
-    faults += _companions(settings)
+        # The rest is looked at all the same: every fault is told at once.
+        bad = {detail["loc"][0] for detail in error.errors()}
+        settings = Settings.model_validate({name: value for name, value in values.items() if name not in bad})
+    faults += _companions(settings, given=values)
     if faults:
         raise SettingsError(faults)
     return settings.model_copy(update={"home": settings.home.expanduser().absolute()})
 
 
 def _unknown(name: str) -> str:
-    close = get_close_matches(name, VARIABLES, n=1)
-    return f"{name} is not a setting." + (f" Did you mean {close[0]}?" if close else " See docs/settings.md.")
+    ours = [one.removeprefix(PREFIX) for one in VARIABLES if one.startswith(PREFIX)]
+    close = get_close_matches(name.removeprefix(PREFIX), ours, n=1)
+    return f"{name} is not a setting." + (f" Did you mean {PREFIX}{close[0]}?" if close else " See docs/settings.md.")
 
 
 def _fault(detail: Any) -> str:
@@ -171,11 +176,12 @@ def _fault(detail: Any) -> str:
     return f"{variable(field)}: {given} will not do: {reason}. {Settings.model_fields[field].description}"
 
 
-def _companions(settings: Settings) -> list[str]:
+def _companions(settings: Settings, given: Collection[str]) -> list[str]:
+    """Faults of settings that are no use together; `given` are the fields that have a value, sound or not."""
     faults = []
     if settings.anthropic_base_url and settings.anthropic_api_key is None:
         faults.append("ANTHROPIC_BASE_URL is set without ANTHROPIC_API_KEY: set both, or neither for the sandbox.")
-    if settings.database_url is not None and settings.secret_key is None:
+    if settings.database_url is not None and "secret_key" not in given:
         faults.append(
             "BATCHDESK_SECRET_KEY is required with DATABASE_URL, the same on every web machine: "
             "set it to a long random text."
