@@ -1,0 +1,123 @@
+"""Migrations: one line of them, and the schema they make is the one that the models say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from alembic.script import ScriptDirectory
+from flask import Flask
+from flask_migrate import check, downgrade, upgrade
+from support.desk import make_settings
+from support.services import create_database, drop_database
+
+from webapp import create_app
+from webapp.db import db
+from webapp.local import Services
+
+# What stands in the catalog of one schema: (kind, name, what it is), all that a statement could tell apart.
+CATALOG = """
+    SELECT 'table' AS kind, c.relname::text AS name, concat_ws(' ', c.relkind, c.reloptions::text) AS what
+    FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'S', 'v', 'm', 'p')
+    UNION ALL
+    SELECT 'column', c.relname || '.' || a.attname, concat_ws(' ', format_type(a.atttypid, a.atttypmod), a.attnotnull,
+           a.attidentity, pg_get_expr(d.adbin, d.adrelid))
+    FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+    LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+    WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
+    UNION ALL
+    SELECT 'index', indexname::text, indexdef FROM pg_indexes WHERE schemaname = 'public'
+    UNION ALL
+    SELECT 'constraint', conrelid::regclass || '.' || conname, pg_get_constraintdef(oid)
+    FROM pg_constraint WHERE connamespace = 'public'::regnamespace
+    UNION ALL
+    SELECT 'sequence', sequencename::text, concat_ws(' ', data_type, start_value, increment_by, cycle)
+    FROM pg_sequences WHERE schemaname = 'public'
+"""
+
+
+@pytest.fixture
+def empty(services: Services) -> Iterator[Flask]:
+    """The application over a database without a table."""
+    name = f"empty_{uuid4().hex[:12]}"
+    app = create_app(make_settings(create_database(services, name), services, sandbox_url=None))
+    with app.app_context():
+        yield app
+        db.engine.dispose()
+    drop_database(services, name)
+
+
+def catalog() -> dict[tuple[str, str], str]:
+    with db.engine.connect() as connection:
+        found = connection.exec_driver_sql(CATALOG).all()
+    return {(kind, name): what for kind, name, what in found if "alembic_version" not in name}
+
+
+def test_there_is_one_head_and_one_root(empty: Flask) -> None:
+    script = ScriptDirectory.from_config(empty.extensions["migrate"].migrate.get_config())
+    assert len(script.get_heads()) == 1
+    assert len(script.get_bases()) == 1
+    revisions = list(script.walk_revisions())
+    assert not [revision for revision in revisions if revision.is_merge_point or revision.is_branch_point]
+
+
+def test_the_models_hold_nothing_that_no_migration_makes(empty: Flask) -> None:
+    upgrade()
+    check()
+
+
+def test_the_migrated_schema_is_the_one_of_the_models(empty: Flask) -> None:
+    upgrade()
+    migrated = catalog()
+    downgrade(revision="base")
+    db.metadata.create_all(db.engine)
+    made = catalog()
+    assert migrated.keys() == made.keys()
+    assert {name: what for name, what in migrated.items() if made[name] != what} == {}
+
+
+def test_going_down_takes_everything_away_and_up_brings_it_back(empty: Flask) -> None:
+    upgrade()
+    up = catalog()
+    downgrade(revision="base")
+    assert catalog() == {}
+    upgrade()
+    assert catalog() == up
+
+
+def test_upgrading_twice_changes_nothing(empty: Flask) -> None:
+    upgrade()
+    before = catalog()
+    upgrade()
+    assert catalog() == before
+
+
+def test_images_are_stored_without_trying_to_compress_them(empty: Flask) -> None:
+    upgrade()
+    storage = "SELECT attstorage FROM pg_attribute WHERE attrelid = 'blobs'::regclass AND attname = 'content'"
+    with db.engine.connect() as connection:
+        assert connection.exec_driver_sql(storage).scalar() in ("e", b"e")
+
+
+def test_states_are_in_no_index_but_partial_ones(empty: Flask) -> None:
+    """An update that touches no indexed column is much cheaper."""
+    upgrade()
+    for (kind, name), what in catalog().items():
+        if kind == "index":
+            columns = what.partition("USING")[2].partition(" WHERE ")[0]
+            assert "state" not in columns, (name, what)
+
+
+def test_verbatim_columns_are_json_and_not_jsonb(empty: Flask) -> None:
+    """jsonb keeps neither the text nor NUL escapes."""
+    upgrade()
+    assert not [name for name, what in catalog().items() if "jsonb" in what]
+
+
+def test_every_time_has_a_zone_and_no_money_is_a_float(empty: Any) -> None:
+    upgrade()
+    columns = {name: what for (kind, name), what in catalog().items() if kind == "column"}
+    assert not [name for name, what in columns.items() if "without time zone" in what]
+    assert not [name for name, what in columns.items() if what.startswith(("double", "real"))]
