@@ -1,0 +1,45 @@
+"""Several commands in one home at once: who came first stops its services, and the others still finish."""
+
+from __future__ import annotations
+
+import pytest
+from support.audit import audit
+from support.desk import documents
+from support.installation import Installation
+from support.sandbox import SandboxProcess
+
+pytestmark = pytest.mark.journey
+
+
+def test_of_two_runs_started_at_once_both_complete(installation: Installation, api: SandboxProcess) -> None:
+    short = installation.write("short.jsonl", documents(10))
+    long = installation.write("long.jsonl", documents(900))
+    first = installation.start("run", "classify", short, "--set", "labels=alpha,beta", "--json")
+    second = installation.start(*installation.classifying(long))
+    done = first.ended()
+    assert (done.status, done.summary["succeeded"]) == (0, 10), done.err
+    other = second.ended()
+    assert (other.status, other.summary["succeeded"]) == (0, 900), other.err
+    assert not installation.left_running()
+    with installation.desk() as desk:
+        audit(desk, api)
+
+
+def test_a_run_whose_services_stop_takes_them_over(installation: Installation, api: SandboxProcess) -> None:
+    short = installation.write("short.jsonl", documents(10))
+    first = installation.start("run", "classify", short, "--set", "labels=alpha,beta", "--json")
+    first.says("started.")
+    api.configure(delay=8)
+    second = installation.start(*installation.classifying(installation.write("long.jsonl", documents(300))))
+    assert first.ended().status == 0
+    assert second.process.poll() is None, "the second still waits when the first has stopped the services"
+    done = second.ended()
+    assert (done.status, done.summary["succeeded"]) == (0, 300), done.err
+    assert not installation.left_running()
+
+
+def test_up_twice_in_one_home_is_refused_in_words(installation: Installation) -> None:
+    with installation.up():
+        again = installation.run("up")
+        assert again.status == 2 and "up already" in again.err
+    assert not installation.left_running()
