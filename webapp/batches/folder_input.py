@@ -146,7 +146,7 @@ def _walk(folder: Path) -> Iterator[_File]:
     """All files in the order of their names, folder by folder; only the names on the present path are held."""
     root = os.fspath(folder)
     try:
-        rest = [("", iter(_names(root)), frozenset({_identity(os.stat(root))}))]  # noqa: PTH116
+        rest = [("", iter(_names(root)), frozenset({_identity(os.stat(root))}))]  # noqa: PTH116 - text is enough, a Path each is slow
     except OSError as error:
         raise InputError(
             f"The folder {shown(folder)} cannot be read: {error.strerror}; check its permissions."
@@ -158,9 +158,9 @@ def _walk(folder: Path) -> Iterator[_File]:
             rest.pop()
             continue
         inner = prefix + name
-        path = os.path.join(root, inner)  # noqa: PTH118
+        path = os.path.join(root, inner)  # noqa: PTH118 - text is enough, a Path each is slow
         try:
-            status = os.stat(path)  # noqa: PTH116
+            status = os.stat(path)  # noqa: PTH116 - text is enough, a Path each is slow
             if stat.S_ISDIR(status.st_mode):
                 if _identity(status) in above:
                     yield _File(inner, Fault("this link leads back to a folder it is in", "remove the link"))
@@ -176,7 +176,7 @@ def _walk(folder: Path) -> Iterator[_File]:
 
 def _names(folder: str) -> list[str]:
     """The names in a folder but hidden ones; sorted by their bytes, so the order is one on every machine."""
-    return sorted((name for name in os.listdir(folder) if not name.startswith(".")), key=os.fsencode)  # noqa: PTH208
+    return sorted((name for name in os.listdir(folder) if not name.startswith(".")), key=os.fsencode)  # noqa: PTH208 - text is enough, a Path each is slow
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:
