@@ -258,3 +258,18 @@ def test_an_error_of_ours_is_a_page_without_a_traceback(app: Flask, viewer: Visi
 def test_only_what_is_asked_of_an_address_is_done(operator: Visitor) -> None:
     assert "Not possible this way" in operator.send("/runs/").text
     assert operator.open("/runs/1/", "DELETE").status_code in (400, 405)
+
+
+def test_a_run_is_shown_from_its_first_moment(operator: Visitor, desk: DeskDriver, sandbox: SandboxProcess) -> None:
+    sandbox.configure(delay=3600)
+    run_id = desk.start(documents(3))
+    page = operator.get(f"/runs/{run_id}/")
+    assert "The requests are being built" in page and "0 of 3 subjects settled: 3 pending" in page
+    assert "of which nothing has been sent" in operator.get(f"/runs/{run_id}/cancel")
+
+    desk.perform_due()
+    page = operator.get("/batches/1/")
+    assert "Nothing of this batch has been sent yet" in page
+    assert "Not answered yet. Its batch is planned." in operator.get("/requests/1/")
+    desk.perform_due()
+    assert "3</b> pending" in operator.get("/batches/1/")
