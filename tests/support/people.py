@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from flask import current_app
 from flask_security.utils import hash_password
 from sqlalchemy import select
@@ -18,6 +20,12 @@ def make_person(role: str | None) -> str:
     with current_app.app_context():  # its session ends here
         ensure_roles_and_admin(current_app.extensions["batchdesk"].settings)
         roles = list(db.session.scalars(select(Role).where(Role.name == role)))
-        store.create_user(email=email, password=hash_password(PASSWORD), active=True, roles=roles)
+        store.create_user(email=email, password=_hashed(), active=True, roles=roles)
         store.commit()
     return email
+
+
+@cache
+def _hashed() -> str:
+    """Argon2 is slow on purpose: once is enough."""
+    return str(hash_password(PASSWORD))

@@ -1,4 +1,6 @@
-"""The pages of batches: the list, one batch, and what people do with it."""
+"""The pages of batches: the list, one batch, and what people do with it. Registered by `init_app` of this room;
+nothing else calls it.
+"""
 
 from __future__ import annotations
 

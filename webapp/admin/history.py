@@ -1,4 +1,6 @@
-"""The events of a run or batch as a page tells them: newest first, a screenful at a time."""
+"""The events of a run or batch as a page tells them: newest first, a screenful at a time.
+Details call `of`; live progress calls `stamp` to learn whether anything moved.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The first page: what is under way, what needs a person, what is done."""
+"""The first page: what is under way, what needs a person, what is done. Registered by `init_app` of this room;
+nothing else calls it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The pages of runs: the list, one run, and what people do with it."""
+"""The pages of runs: the list, one run, and what people do with it. Registered by `init_app` of this room;
+the pages of batches share its sums and its words for failure classes.
+"""
 
 from __future__ import annotations
 
