@@ -11,6 +11,7 @@ from support.installation import Command, Installation
 from support.sandbox import SandboxProcess
 
 BATCH = "250"
+SHARES = ("errored_share", "invalid_share", "expired_share", "missing_share")
 
 
 @pytest.fixture
@@ -27,30 +28,32 @@ def installation(api: SandboxProcess) -> Iterator[Installation]:
         yield made
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def shared_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxProcess]:
-    """One server for the tests of a module; each sets it as it needs it."""
-    with SandboxProcess(tmp_path_factory.mktemp("api"), delay=0.3, cancel_delay=0.3) as process:
+    """One server for all tests here that can share it; each sets it as it needs it."""
+    with SandboxProcess(tmp_path_factory.mktemp("api")) as process:
         yield process
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def shared(shared_api: SandboxProcess) -> Iterator[Installation]:
-    """One installation for the tests of a module."""
+    """One installation for all tests here that can share it: a start from nothing takes seconds."""
     with Installation.made(shared_api, batch_max_requests=BATCH) as made:
         yield made
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def upped(shared: Installation) -> Iterator[Command]:
-    """The module's installation is kept up."""
+    """The shared installation is kept up."""
     with shared.up() as command:
         yield command
 
 
 @pytest.fixture
 def desk(shared: Installation, shared_api: SandboxProcess, upped: Command) -> Iterator[DeskDriver]:
-    """Looks into the module's installation; its books must agree when the test is over."""
+    """Looks into the shared installation, which is up; its books must agree when the test is over."""
+    quiet = dict.fromkeys(("create_faults", "results_faults"), "") | dict.fromkeys(SHARES, 0.0)
+    shared_api.configure(delay=0.3, cancel_delay=0.3, **quiet)
     with shared.desk() as desk:
         yield desk
         audit(desk, shared_api)

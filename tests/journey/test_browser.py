@@ -34,13 +34,13 @@ def test_failures_are_seen_resubmitted_and_watched_to_their_end(
     shared_api.configure(invalid_share=0.1)
     done = shared.classify(shared.write("docs.jsonl", documents(RECORDS)))
     assert done.status == 3, done.err
-    failed = done.summary["errored"]
+    failed, run = done.summary["errored"], str(done.summary["run"])
     shared_api.configure(invalid_share=0, delay=2)
-    run_page = re.compile(r"/runs/1/?$")
+    run_page = re.compile(rf"/runs/{run}/?$")
 
     sign_in(page, f"http://127.0.0.1:{shared.port}", EMAIL, password_of(upped))
     page.goto(f"http://127.0.0.1:{shared.port}/runs/")
-    page.get_by_role("link", name="classify #1").click()
+    page.get_by_role("link", name=f"classify #{run}").click()
     expect(page).to_have_url(run_page)
     page.get_by_role("link", name="Example").first.click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("doc-")
@@ -52,11 +52,11 @@ def test_failures_are_seen_resubmitted_and_watched_to_their_end(
     page.get_by_role("checkbox").first.check()
     page.get_by_role("button", name="Resubmit").click()
     expect(page).to_have_url(run_page)
-    expect(page.get_by_text(f"{failed} failures of run 1 go out again")).to_be_visible()
+    expect(page.get_by_text(f"{failed} failures of run {run} go out again")).to_be_visible()
 
     # The page follows by itself, without a reload.
     heading = page.get_by_role("heading", level=1)
     expect(heading).to_contain_text("finished", ignore_case=True, timeout=PATIENCE * 1000)
     expect(page.get_by_role("link", name="Resubmit failures")).to_have_count(0)
-    again = shared.run("status", "1", "--json")
+    again = shared.run("status", run, "--json")
     assert again.summary["succeeded"] == RECORDS

@@ -16,14 +16,13 @@ pytestmark = pytest.mark.journey
 RECORDS = 500
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_says_how_to_come_back_and_nothing_is_left_running(
-    installation: Installation, api: SandboxProcess, number: signal.Signals
+    installation: Installation, api: SandboxProcess
 ) -> None:
     api.configure(delay=3)
     run = installation.start(*installation.classifying(installation.write("docs.jsonl", documents(RECORDS))))
     until(lambda: len(api.accepted()) == RECORDS, "the API has everything")
-    run.signal(number)
+    run.signal(signal.SIGINT)
     done = run.ended(30)
 
     assert done.status == 4
@@ -32,8 +31,6 @@ def test_an_interrupted_run_says_how_to_come_back_and_nothing_is_left_running(
     assert not (installation.folder / "out.jsonl").exists()
     assert not installation.left_running()
 
-    status = installation.run("status", "1", "--json")
-    assert (status.status, status.summary) == (0, done.summary), status.err
     out = installation.folder / "out.jsonl"
     again = installation.run("resubmit", "1", "--json", "--out", out)
     assert (again.status, again.summary["succeeded"]) == (0, RECORDS), again.err
@@ -55,6 +52,20 @@ def test_an_interrupt_before_the_run_has_started_leaves_nothing(installation: In
 class TestWhileEverythingIsUp:
     """The desk's books are compared with the API's after each."""
 
+    def test_sigterm_ends_the_waiting_like_an_interrupt(
+        self, shared: Installation, shared_api: SandboxProcess, desk: DeskDriver
+    ) -> None:
+        shared_api.configure(delay=3)
+        run = shared.start(*shared.classifying(shared.write("docs.jsonl", documents(20))))
+        run.says("started.")
+        run.signal(signal.SIGTERM)
+        done = run.ended(30)
+        assert done.status == 4 and "interrupted" in done.err and "nothing is cancelled" in done.err
+        status = shared.run("status", str(done.summary["run"]), "--json")
+        assert (status.status, status.summary) == (0, done.summary), status.err
+        again = shared.run("resubmit", str(done.summary["run"]), "--json")
+        assert (again.status, again.summary["succeeded"]) == (0, 20), again.err
+
     def test_a_timeout_ends_the_waiting_and_the_workers_go_on(
         self, shared: Installation, shared_api: SandboxProcess, desk: DeskDriver
     ) -> None:
@@ -71,7 +82,7 @@ class TestWhileEverythingIsUp:
     def test_a_run_without_credit_is_paused_with_the_reason_and_resubmit_takes_it_up(
         self, shared: Installation, shared_api: SandboxProcess, desk: DeskDriver
     ) -> None:
-        shared_api.configure(delay=0.3, create_faults="credit*")
+        shared_api.configure(create_faults="credit*")
         done = shared.classify(shared.write("docs.jsonl", documents(20)))
         assert done.status == 4 and "paused" in done.err and "credit balance" in done.err, done.err
         run = str(done.summary["run"])
@@ -88,7 +99,7 @@ class TestWhileEverythingIsUp:
     def test_a_cancelled_run_keeps_and_pays_what_was_answered(
         self, shared: Installation, shared_api: SandboxProcess, desk: DeskDriver
     ) -> None:
-        shared_api.configure(delay=60, create_faults="")
+        shared_api.configure(delay=60)
         accepted = len(shared_api.accepted())
         run = shared.start(*shared.classifying(shared.write("docs.jsonl", documents(RECORDS))))
         until(lambda: len(shared_api.accepted()) == accepted + RECORDS, "the API has everything")
@@ -110,7 +121,7 @@ class TestWhileEverythingIsUp:
     def test_what_was_not_sent_yet_is_stopped_by_a_cancellation(
         self, shared: Installation, shared_api: SandboxProcess, desk: DeskDriver
     ) -> None:
-        shared_api.configure(create_faults="529*", delay=0.3)
+        shared_api.configure(create_faults="529*")
         run = shared.start(*shared.classifying(shared.write("docs.jsonl", documents(20))))
         run.says("started.")
         assert shared.run("cancel", run.err.split()[1]).status == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support.audit import audit
 from support.desk import documents
-from support.installation import Installation
+from support.installation import Command, Installation
 from support.sandbox import SandboxProcess
 
 pytestmark = pytest.mark.journey
@@ -13,13 +13,13 @@ pytestmark = pytest.mark.journey
 
 def test_of_two_runs_started_at_once_both_complete(installation: Installation, api: SandboxProcess) -> None:
     short = installation.write("short.jsonl", documents(10))
-    long = installation.write("long.jsonl", documents(900))
+    long = installation.write("long.jsonl", documents(100))
     first = installation.start("run", "classify", short, "--set", "labels=alpha,beta", "--json")
     second = installation.start(*installation.classifying(long))
     done = first.ended()
     assert (done.status, done.summary["succeeded"]) == (0, 10), done.err
     other = second.ended()
-    assert (other.status, other.summary["succeeded"]) == (0, 900), other.err
+    assert (other.status, other.summary["succeeded"]) == (0, 100), other.err
     assert not installation.left_running()
     with installation.desk() as desk:
         audit(desk, api)
@@ -38,8 +38,6 @@ def test_a_run_whose_services_stop_takes_them_over(installation: Installation, a
     assert not installation.left_running()
 
 
-def test_up_twice_in_one_home_is_refused_in_words(installation: Installation) -> None:
-    with installation.up():
-        again = installation.run("up")
-        assert again.status == 2 and "up already" in again.err
-    assert not installation.left_running()
+def test_up_twice_in_one_home_is_refused_in_words(shared: Installation, upped: Command) -> None:
+    again = shared.run("up")
+    assert again.status == 2 and "up already" in again.err

@@ -68,7 +68,10 @@ def _installation(settings: Settings) -> Iterator[Finding]:
         yield Finding(False, str(error))
         return
     with app.app_context():
-        yield from _database(app)
+        try:
+            yield from _database(app)
+        finally:
+            db.db.engine.dispose()
 
 
 def _database(app: Flask) -> Iterator[Finding]:

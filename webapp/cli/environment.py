@@ -126,9 +126,14 @@ def _held_by_another(settings: Settings) -> bool:
 
 @contextmanager
 def _app() -> Iterator[Flask]:
+    from webapp.db import db
+
     app = create_app()
     with app.app_context():
-        yield app
+        try:
+            yield app
+        finally:
+            db.engine.dispose()
 
 
 def _tell(message: str) -> None:
