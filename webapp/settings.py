@@ -10,8 +10,9 @@ from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from webapp.errors import SettingsError
 
@@ -58,21 +59,85 @@ def _flag(value: Any) -> Any:
     return {"": False, "0": False, "1": True}.get(value, value) if isinstance(value, str) else value
 
 
+# What the drivers say of a URL they cannot read may show its password; these words do not. Each driver is asked all
+# the same, since each reads URLs in its own way, and imported only when there is one to read.
+_ESCAPES = "Write special characters in its user and password as %XX"
+DATABASE_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
+QUEUE_SCHEMES = ("redis", "rediss", "unix")
+
+
+def _database(url: SecretStr | None) -> SecretStr | None:
+    from psycopg import ProgrammingError
+    from psycopg.conninfo import make_conninfo
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    if url is None:
+        return url
+    try:
+        read = make_url(url.get_secret_value())
+    except (ArgumentError, ValueError):
+        raise ValueError(f"it cannot be read as a URL. {_ESCAPES}") from None
+    if read.drivername not in DATABASE_SCHEMES:
+        raise ValueError(f"it must begin with {', '.join(f'{one}://' for one in DATABASE_SCHEMES)}")
+    for name in read.query:
+        try:
+            make_conninfo("", **{name: ""})
+        except ProgrammingError:
+            raise ValueError("there is a parameter in it that PostgreSQL does not know") from None
+    return url
+
+
+def _queue(url: SecretStr | None) -> SecretStr | None:
+    from redis import ConnectionPool
+
+    if url is None:
+        return url
+    scheme, separator, rest = url.get_secret_value().partition("://")
+    if separator and scheme in ("valkey", "valkeys"):
+        raise ValueError(f"write {scheme.replace('valkey', 'redis')}:// in place of {scheme}://")
+    if not separator or scheme not in QUEUE_SCHEMES:
+        raise ValueError(f"it must begin with {', '.join(f'{one}://' for one in QUEUE_SCHEMES)}")
+    if scheme == "unix" and not rest.partition("?")[0].partition("/")[2]:
+        raise ValueError("it names no socket, like unix:///path/to/socket")
+    try:
+        ConnectionPool.from_url(url.get_secret_value()).make_connection()  # opens none yet
+    except TypeError:
+        raise ValueError("there is a parameter in it that the client does not know") from None
+    except ValueError:
+        raise ValueError(f"it cannot be read as a URL. {_ESCAPES}") from None
+    return url
+
+
+def _api(url: str | None) -> str | None:
+    import httpx2
+
+    if url is None:
+        return url
+    try:
+        read = httpx2.URL(url)
+    except httpx2.InvalidURL:
+        raise ValueError(f"it cannot be read as a URL. {_ESCAPES}") from None
+    if read.scheme not in ("http", "https") or not read.host or (read.port or 0) > 65535:
+        raise ValueError("it must be http:// or https://, a host, and where needed a port")
+    return url
+
+
 class Settings(BaseModel):
     """One field per environment variable: BATCHDESK_<FIELD>, or the bare name for the shared ones."""
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
-    database_url: SecretStr | None = Field(
+    database_url: Annotated[SecretStr | None, AfterValidator(_database)] = Field(
         None, description="PostgreSQL, as postgresql://user:password@host/name. Absent: embedded, for one machine."
     )
-    redis_url: SecretStr | None = Field(
+    redis_url: Annotated[SecretStr | None, AfterValidator(_queue)] = Field(
         None, description="Redis or Valkey, as redis://host:6379/0. Absent: embedded, for one machine."
     )
     anthropic_api_key: SecretStr | None = Field(
         None, description="The key of the Message Batches API. Absent: the sandbox answers, and every page says so."
     )
-    anthropic_base_url: str | None = Field(
+    anthropic_base_url: Annotated[str | None, AfterValidator(_api)] = Field(
         None, description="Another address of the API (a proxy, a test server). Needs a key as well."
     )
     secret_key: SecretStr | None = Field(
@@ -171,7 +236,9 @@ def _unknown(name: str) -> str:
 
 def _fault(detail: Any) -> str:
     field = str(detail["loc"][0])
-    given = "its value" if "Secret" in str(Settings.model_fields[field].annotation) else repr(detail["input"])
+    # Every URL may hold a password, also one that is no secret as a whole.
+    hidden = field.endswith("_url") or "Secret" in str(Settings.model_fields[field].annotation)
+    given = "its value" if hidden else repr(detail["input"])
     reason = detail["msg"].removeprefix("Value error, ")
     return f"{variable(field)}: {given} will not do: {reason}. {Settings.model_fields[field].description}"
 
@@ -179,14 +246,15 @@ def _fault(detail: Any) -> str:
 def _companions(settings: Settings, given: Collection[str]) -> list[str]:
     """Faults of settings that are no use together; `given` are the fields that have a value, sound or not."""
     faults = []
-    if settings.anthropic_base_url and settings.anthropic_api_key is None:
+    if "anthropic_base_url" in given and settings.anthropic_api_key is None:
         faults.append("ANTHROPIC_BASE_URL is set without ANTHROPIC_API_KEY: set both, or neither for the sandbox.")
-    if settings.database_url is not None and "secret_key" not in given:
+    if "database_url" in given and "secret_key" not in given:
         faults.append(
             "BATCHDESK_SECRET_KEY is required with DATABASE_URL, the same on every web machine: "
             "set it to a long random text."
         )
-    if settings.unknown_grace < API_REQUEST_TIMEOUT and not (settings.sandbox or _loopback(settings)):
+    local = settings.sandbox or is_loopback(settings.anthropic_base_url or "")
+    if settings.unknown_grace < API_REQUEST_TIMEOUT and not local:
         faults.append(
             f"BATCHDESK_UNKNOWN_GRACE: {settings.unknown_grace:g} is below the request timeout of "
             f"{API_REQUEST_TIMEOUT:g} seconds, so a batch could be sent twice: use {API_REQUEST_TIMEOUT:g} or more."
@@ -194,12 +262,18 @@ def _companions(settings: Settings, given: Collection[str]) -> list[str]:
     return faults
 
 
-def _loopback(settings: Settings) -> bool:
+def is_loopback(url: str) -> bool:
+    """Whether a URL leads to this machine, by its host alone."""
     from ipaddress import ip_address
-    from urllib.parse import urlsplit
 
-    host = urlsplit(settings.anthropic_base_url or "").hostname or ""
     try:
+        host = urlsplit(url).hostname or ""
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def without_credentials(url: str) -> str:
+    """A URL as it may be shown and stored: without user and password."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
