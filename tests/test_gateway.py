@@ -461,3 +461,30 @@ def test_a_batch_of_another_key_is_not_found(sandbox: Sandbox) -> None:
 
 def test_a_key_never_shows_in_a_gateways_text() -> None:
     assert "secret-key" not in repr(Gateway(api_key="secret-key", base_url="http://127.0.0.1:9"))
+
+
+def test_credentials_in_the_address_are_used_and_not_told() -> None:
+    """What an identity says is stored and shown."""
+    with serving(json_answer({"data": [], "has_more": False, "first_id": None, "last_id": None})) as server:
+        identity = Gateway(api_key="k", base_url=server.url.replace("//", "//me:hunter2@") + "/prefix/").identify()
+        assert server.seen[0][2]["Authorization"].startswith("Basic ")
+    assert identity.base_url == server.url + "/prefix"
+
+
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "no proxy at all"])
+def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, proxy)
+    assert Gateway(api_key=API_KEY, base_url=sandbox.url).identify().base_url == sandbox.url
+
+
+def test_a_proxy_of_the_environment_is_asked_for_any_other_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = json_answer({"data": [], "has_more": False, "first_id": None, "last_id": None})
+    with serving(page) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        monkeypatch.delenv("no_proxy", raising=False)
+        Gateway(api_key="k", base_url="http://api.invalid").identify()
+        assert proxy.seen[0][2]["Host"] == "api.invalid"

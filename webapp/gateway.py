@@ -28,7 +28,7 @@ from webapp.errors import (
     ApiTooLarge,
     ApiUnclear,
 )
-from webapp.settings import API_REQUEST_TIMEOUT
+from webapp.settings import API_REQUEST_TIMEOUT, is_loopback, without_credentials
 
 if TYPE_CHECKING:
     import anthropic
@@ -115,10 +115,9 @@ class Gateway:
             base_url=base_url,
             max_retries=0,
             timeout=httpx2.Timeout(API_REQUEST_TIMEOUT, connect=10.0),
-            # A redirected POST would be sent twice; a redirect is an answer we do not understand.
-            http_client=anthropic.DefaultHttpxClient(follow_redirects=False),
+            http_client=_client(base_url),
         )
-        self._name = name or str(self._client.base_url).rstrip("/")
+        self._name = name or without_credentials(str(self._client.base_url)).rstrip("/")
 
     def identify(self) -> Identity:
         """Ask the API who we are (one list call of one batch); also proves that the key works."""
@@ -211,6 +210,17 @@ class Gateway:
         if prefix and not path.startswith(prefix + "/"):
             path = prefix + path
         return f"{base.scheme}://{base.netloc}{path}"
+
+
+def _client(base_url: str | None) -> httpx2.Client:
+    """An HTTP client that follows no redirect: a redirected POST would be sent twice."""
+    import anthropic
+
+    if base_url is not None and is_loopback(base_url):
+        # A proxy of the environment does not reach this machine's own addresses. The SDK's client reads the
+        # environment's proxies whatever it is told.
+        return httpx2.Client(follow_redirects=False, trust_env=False)
+    return anthropic.DefaultHttpxClient(follow_redirects=False)
 
 
 class _Watched:

@@ -55,10 +55,12 @@ def bring_up(supervisor: Supervisor, settings: Settings, *, workers: int) -> Non
 
 
 def _wait_for_web(url: str) -> None:
+    # The address is this machine's own: a proxy of the environment would look for it elsewhere.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline = time.monotonic() + WEB_PATIENCE
     while time.monotonic() < deadline:
         try:
-            with urllib.request.urlopen(f"{url}/healthz", timeout=2):  # noqa: S310 - our own address
+            with opener.open(f"{url}/healthz", timeout=2):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)
