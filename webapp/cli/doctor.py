@@ -14,7 +14,7 @@ from webapp import create_app, db, local, services
 from webapp.batches import auditing
 from webapp.cli.environment import schema_versions
 from webapp.errors import BatchdeskError, LocalServicesError
-from webapp.settings import VARIABLES, Settings, load
+from webapp.settings import VARIABLES, Settings, load, without_credentials
 
 SICK = 1
 
@@ -53,7 +53,7 @@ def _settings(settings: Settings) -> Iterator[Finding]:
         value = getattr(settings, field)
         if os.environ.get(name):
             secret = "Secret" in str(Settings.model_fields[field].annotation)
-            yield Finding(True, f"{name} is set{'' if secret else f': {value}'}")
+            yield Finding(True, f"{name} is set{'' if secret else f': {without_credentials(str(value))}'}")
     yield Finding(True, f"Home: {settings.home}")
     yield Finding(True, "API: the sandbox (no ANTHROPIC_API_KEY)" if settings.sandbox else "API: a key is set")
 

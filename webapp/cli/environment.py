@@ -4,7 +4,6 @@ Every command that needs the database enters `opened`.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sys
 import time
@@ -90,7 +89,7 @@ def _open(stack: ExitStack, settings: Settings, working: bool) -> Flask:
                 stack.enter_context(attempt.pop_all())
                 return app
         except (LocalServicesError, OperationalError, InterfaceError):
-            passing = settings.embedded and (guest or _held_by_another(settings))
+            passing = settings.embedded and (guest or local.held(settings.home))
             if not passing or time.monotonic() > deadline:
                 raise
         time.sleep(LOOK_SECONDS)
@@ -110,18 +109,6 @@ def _as_owner(stack: ExitStack, settings: Settings, working: bool) -> Flask:
     if working:
         start_work(supervisor, settings, workers=1)
     return app
-
-
-def _held_by_another(settings: Settings) -> bool:
-    """Whether another command has the home: it starts the services just now, stops them, or has them up."""
-    try:
-        with (settings.home / "owner.lock").open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 @contextmanager

@@ -50,12 +50,13 @@ def running(home: Path) -> Services | None:
         owner = int(record["pid"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return services if _locked(home / "owner.lock") and alive(owner) else None
+    return services if held(home) and alive(owner) else None
 
 
-def _locked(path: Path) -> bool:
+def held(home: Path) -> bool:
+    """Whether anybody has the home: its owner, be it up, starting or stopping, or the watcher of one that died."""
     try:
-        with path.open("rb") as file:
+        with (home / "owner.lock").open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
