@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from flask_sqlalchemy import SQLAlchemy
@@ -49,7 +50,7 @@ def engine_options(*, pooled: bool) -> dict[str, Any]:
     Connections are kept: a new one costs the server more than most chunks of work. A forked process must
     `dispose(close=False)` of what it inherited before its first transaction.
 
-    :param pooled: False for workers and the clock, which need one, and another while a lease is kept.
+    :param pooled: False for workers: one to store with, one to read ahead, one to keep the lease.
     """
     connect_args = {
         # pgbouncer in transaction mode knows no prepared statement of another session.
@@ -60,7 +61,7 @@ def engine_options(*, pooled: bool) -> dict[str, Any]:
     return {
         # A connection may have been idle for as long as a POST takes, or the server been started again.
         "pool_pre_ping": True,
-        "pool_size": 8 if pooled else 1,
+        "pool_size": 8 if pooled else 3,
         "max_overflow": 8,
         "connect_args": connect_args,
     }
@@ -91,24 +92,28 @@ def transaction(*, by_key: bool = False) -> Iterator[Connection]:
         yield connection
 
 
+# Looking for the parameters of a statement takes longer than many statements do; there are some hundreds of them.
+_statement = lru_cache(maxsize=1000)(text)
+
+
 def rows(tx: Connection, statement: str, **parameters: Any) -> Sequence[Any]:
     """All rows of a SQL statement; parameters are bound by name."""
-    return tx.execute(text(statement), parameters).all()
+    return tx.execute(_statement(statement), parameters).all()
 
 
 def row(tx: Connection, statement: str, **parameters: Any) -> Any:
     """The first row of a SQL statement, or None."""
-    return tx.execute(text(statement), parameters).first()
+    return tx.execute(_statement(statement), parameters).first()
 
 
 def scalar(tx: Connection, statement: str, **parameters: Any) -> Any:
     """The first column of the first row, or None."""
-    return tx.execute(text(statement), parameters).scalar()
+    return tx.execute(_statement(statement), parameters).scalar()
 
 
 def run(tx: Connection, statement: str, **parameters: Any) -> int:
     """Execute a statement; the count of rows it touched."""
-    return tx.execute(text(statement), parameters).rowcount
+    return tx.execute(_statement(statement), parameters).rowcount
 
 
 def copy_rows(tx: Connection, table: str, columns: Sequence[str], records: Iterable[Sequence[Any]]) -> int:

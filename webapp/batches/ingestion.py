@@ -5,18 +5,19 @@ Runs in a worker; may run again at any time: a line that is stored already chang
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 
 from webapp import db
 from webapp.batches import jsontext
+from webapp.batches.ahead import ahead
 from webapp.batches.completion import batch_over
 from webapp.batches.desk import Desk
 from webapp.batches.escapes import storable
-from webapp.batches.failures import OF_STATE, STATES, of_error
+from webapp.batches.failures import OF_STATE, STATES, Failure, of_error
 from webapp.batches.settling import disprove
 from webapp.batches.states import (
     BatchState,
@@ -43,8 +44,7 @@ CUSTOM_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")  # the API's own rule; others are
 RESULT_COLUMNS = ("request_id", "kind", "stop_reason", "error_type", "error_message", "size", "line")
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """One line of results, parsed; `result` is what the API says of the request."""
 
     raw: bytes
@@ -53,13 +53,29 @@ class Line:
     result: dict[str, Any]
 
 
+class Chunk(NamedTuple):
+    """Lines to be stored together, by their custom_id."""
+
+    lines: dict[str, Line]
+    unreadable: int
+
+    @classmethod
+    def parse(cls, raws: Sequence[bytes]) -> Chunk:
+        """The first line of each custom_id, and how many are no lines at all."""
+        parsed = [parse(raw) for raw in raws]
+        lines: dict[str, Line] = {}
+        for line in parsed:
+            if line is not None:
+                lines.setdefault(line.custom_id, line)
+        return cls(lines, parsed.count(None))
+
+
 @dataclass(slots=True)
 class Fetch:
     """What one pass over a results stream has seen."""
 
     batch: Any
     billed: ledger.Billed
-    seen: set[int] = field(default_factory=set)  # request ids with a line in this pass
     own_lines: int = 0  # lines of this very batch: they prove an adoption
     strangers: int = 0
     stranger_ids: list[str] = field(default_factory=list)
@@ -80,7 +96,7 @@ def ingest(desk: Desk, lease: Lease) -> float | None:
     fetch = Fetch(batch, billed)
     try:
         with desk.gateway.results(_api_batch(batch)) as lines:
-            for chunk in _chunks(lines):
+            for chunk in ahead(map(Chunk.parse, _chunks(lines))):
                 _store(lease, fetch, chunk)
     except ApiNotFound as error:
         return _gone(lease, batch.id, error)
@@ -145,15 +161,10 @@ def parse(raw: bytes) -> Line | None:
     return Line(raw, identifier, kind, result)
 
 
-def _store(lease: Lease, fetch: Fetch, chunk: list[bytes]) -> None:
+def _store(lease: Lease, fetch: Fetch, chunk: Chunk) -> None:
     """One transaction: results, ledger lines, states and tally of a chunk."""
-    lines: dict[str, Line] = {}
-    for raw in chunk:
-        line = parse(raw)
-        if line is None:
-            fetch.unreadable += 1
-        else:
-            lines.setdefault(line.custom_id, line)
+    lines = chunk.lines
+    fetch.unreadable += chunk.unreadable
     with db.transaction(by_key=True) as tx:
         lease.progress(tx)
         known = db.rows(
@@ -174,33 +185,44 @@ def _count(fetch: Fetch, lines: dict[str, Line], known: Iterable[Any]) -> None:
     strangers = set(lines)
     for request in known:
         strangers.discard(request.custom_id)
-        fetch.seen.add(request.id)
         fetch.own_lines += request.batch_id == fetch.batch.id
     fetch.strangers += len(strangers)
     fetch.stranger_ids += sorted(strangers)[: max(0, 5 - len(fetch.stranger_ids))]
 
 
 def _write(tx: Connection, fetch: Fetch, answers: list[tuple[Any, Line]]) -> None:
-    """Store answers that are new: result, ledger line, state of request and item."""
+    """Store answers that are new: state of request and item, result, ledger line."""
+    failures = [_failure(line) for _, line in answers]
     settlement = Settlement()
-    results = []
-    billed = []
-    for request, line in answers:
-        message = line.result.get("message") if line.kind == "succeeded" else None
-        error_type = error = stop_reason = None
-        if message is not None:
+    for (request, line), failure in zip(answers, failures, strict=True):
+        if failure is None:
             settlement.add(request, RequestState.SUCCEEDED, None, None)
-            billed.append(ledger.line(fetch.billed, line.custom_id, request.id, message, duplicate=False))
-            stop_reason = _text(message.get("stop_reason"))
         else:
-            state = STATES[line.kind]
-            failure = OF_STATE[state] if state in OF_STATE else of_error(line.result)
-            error_type, error = _text(failure.type), _text(failure.message)
-            settlement.add(request, state, failure.kind, error)
-        results.append((request.id, line.kind, stop_reason, error_type, error, len(line.raw), line.raw.decode()))
+            settlement.add(request, STATES[line.kind], failure.kind, _text(failure.message))
     settle_requests(tx, settlement)
+    # Rows are made while the server stores those before them.
+    results = (_result(request.id, line, failure) for (request, line), failure in zip(answers, failures, strict=True))
     db.copy_rows(tx, "results", RESULT_COLUMNS, results)
-    ledger.append(tx, billed)
+    ledger.append(tx, (_bill(fetch, request.id, line) for request, line in answers if line.kind == "succeeded"))
+
+
+def _failure(line: Line) -> Failure | None:
+    """What a line says of a request that did not succeed; None: it did."""
+    state = STATES[line.kind]
+    if state == RequestState.SUCCEEDED:
+        return None
+    return OF_STATE[state] if state in OF_STATE else of_error(line.result)
+
+
+def _result(request_id: int, line: Line, failure: Failure | None) -> tuple[Any, ...]:
+    """A row in the order of `RESULT_COLUMNS`."""
+    stop_reason = _text(line.result["message"].get("stop_reason")) if failure is None else None
+    error_type, error = (_text(failure.type), _text(failure.message)) if failure else (None, None)
+    return (request_id, line.kind, stop_reason, error_type, error, len(line.raw), line.raw.decode())
+
+
+def _bill(fetch: Fetch, request_id: int, line: Line, *, duplicate: bool = False) -> tuple[Any, ...]:
+    return ledger.line(fetch.billed, line.custom_id, request_id, line.result["message"], duplicate=duplicate)
 
 
 def _write_duplicates(tx: Connection, fetch: Fetch, answers: list[tuple[Any, Line]]) -> None:
@@ -209,14 +231,8 @@ def _write_duplicates(tx: Connection, fetch: Fetch, answers: list[tuple[Any, Lin
     if not paid:
         return
     listed = ledger.known(tx, fetch.billed.api_batch_id, [line.custom_id for _, line in paid])
-    ledger.append(
-        tx,
-        [
-            ledger.line(fetch.billed, line.custom_id, request.id, line.result["message"], duplicate=True)
-            for request, line in paid
-            if line.custom_id not in listed
-        ],
-    )
+    unlisted = [(request.id, line) for request, line in paid if line.custom_id not in listed]
+    ledger.append(tx, (_bill(fetch, request_id, line, duplicate=True) for request_id, line in unlisted))
 
 
 def _text(value: Any) -> str | None:

@@ -5,7 +5,7 @@ Runs in a worker; killed anywhere, it goes on where its last committed chunk end
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 
 from webapp import db
 from webapp.batches import encoding, jsontext
+from webapp.batches.ahead import ahead
 from webapp.batches.completion import finish_if_over
 from webapp.batches.desk import Desk
 from webapp.batches.escapes import storable
@@ -60,8 +61,8 @@ def plan(desk: Desk, lease: Lease) -> float | None:
         return None
     if run_plan is None:
         return None
-    while _plan_chunk(run_plan, lease):
-        pass
+    for built in ahead(_chunks(run_plan)):
+        _store(run_plan, lease, built)
     cut_pending(desk.settings, lease, run_plan.run_id)
     with db.transaction() as tx:
         lease.hold(tx)
@@ -105,14 +106,23 @@ def _store_shared(lease: Lease, token: str, params: dict[str, Any]) -> str:
     return shared
 
 
-def _plan_chunk(plan: RunPlan, lease: Lease) -> bool:
-    """Build and commit the next chunk of items; False when there are no more subjects."""
-    with db.transaction(by_key=True) as tx:
-        subjects = _next_subjects(tx, plan)
-        ids = _reserve_ids(tx, len(subjects))
-    if not subjects:
-        return False
-    built = [_build(plan, item_id, subject) for item_id, subject in zip(ids, subjects, strict=True)]
+def _chunks(plan: RunPlan) -> Iterator[list[tuple[tuple[Any, ...], str | None]]]:
+    """Items as `_build` makes them, in chunks, from the first subject on that has none."""
+    with db.transaction() as tx:
+        last = db.scalar(tx, "SELECT max(position) FROM items WHERE run_id = :run", run=plan.run_id)
+    after = -1 if last is None else last
+    while True:
+        with db.transaction(by_key=True) as tx:
+            subjects = _next_subjects(tx, plan, after)
+            ids = _reserve_ids(tx, len(subjects))
+        if not subjects:
+            return
+        yield [_build(plan, item_id, subject) for item_id, subject in zip(ids, subjects, strict=True)]
+        after = subjects[-1].position
+
+
+def _store(plan: RunPlan, lease: Lease, built: list[tuple[tuple[Any, ...], str | None]]) -> None:
+    """Commit a chunk of items."""
     with db.transaction() as tx:
         lease.progress(tx)
         db.copy_rows(tx, "items", ITEM_COLUMNS, (item for item, _ in built))
@@ -126,12 +136,10 @@ def _plan_chunk(plan: RunPlan, lease: Lease) -> bool:
                 actor="plan",
                 reason=f"{states[RequestState.ERRORED]} records could not be made into requests and will not be sent.",
             )
-    return True
 
 
-def _next_subjects(tx: Connection, plan: RunPlan) -> Sequence[Any]:
-    """The next subjects after those that have items, bounded by count and by bytes."""
-    after = db.scalar(tx, "SELECT max(position) FROM items WHERE run_id = :run", run=plan.run_id)
+def _next_subjects(tx: Connection, plan: RunPlan, after: int) -> Sequence[Any]:
+    """The subjects after a position, bounded by count and by bytes."""
     last = db.scalar(
         tx,
         """
@@ -143,7 +151,7 @@ def _next_subjects(tx: Connection, plan: RunPlan) -> Sequence[Any]:
         ) AS sized WHERE nth = 1 OR before < :bytes
         """,
         dataset=plan.dataset_id,
-        after=-1 if after is None else after,
+        after=after,
         rows=CHUNK_ROWS,
         bytes=CHUNK_BYTES,
     )
@@ -158,7 +166,7 @@ def _next_subjects(tx: Connection, plan: RunPlan) -> Sequence[Any]:
         WHERE s.dataset_id = :dataset AND s.position > :after AND s.position <= :last ORDER BY s.position
         """,
         dataset=plan.dataset_id,
-        after=-1 if after is None else after,
+        after=after,
         last=last,
     )
 

@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from webapp import db
 from webapp.batches import encoding, settling
 from webapp.batches.accounts import find_account, throttle, throttled_for
+from webapp.batches.ahead import ahead
 from webapp.batches.completion import batch_over
 from webapp.batches.desk import Desk
 from webapp.batches.models import SubmissionOutcome
@@ -203,15 +204,20 @@ def _lines(sending: Sending) -> Iterator[bytes]:
     shared = run.shared.encode()
     marks = encoding.mark_pattern(run.token)
     content_of = lru_cache(maxsize=4)(_image)
-    after = 0
-    while True:
-        with db.transaction(by_key=True) as tx:
-            page = _page(tx, sending.batch_id, after)
-        if not page:
-            return
+    for page in ahead(_pages(sending.batch_id)):
         for line in page:
             own = encoding.with_images(line.own.encode(), marks, content_of)
             yield encoding.join_line(line.custom_id.encode(), shared, own)
+
+
+def _pages(batch_id: int) -> Iterator[list[Any]]:
+    after = 0
+    while True:
+        with db.transaction(by_key=True) as tx:
+            page = _page(tx, batch_id, after)
+        if not page:
+            return
+        yield page
         after = page[-1].id
 
 
