@@ -26,7 +26,7 @@ from webapp.hooks import Message, Task, calls
 CHUNK_ROWS = 500
 CHUNK_BYTES = 8_000_000
 TURN_SECONDS = 20.0  # after so long the worker takes other work first, and comes back
-DEATHS = 2  # a chunk that killed its worker so often is processed one by one
+DEATHS = 2  # a chunk that killed its worker so often is processed one by one; a record alone, so often, is at fault
 
 OUTPUT_COLUMNS = ("request_id", "state", "value", "reason", "task_version")
 
@@ -65,7 +65,7 @@ def process(desk: Desk, lease: Lease) -> float | None:
         _no_task(lease, run.id, str(error))
         return None
     processor = Processor(task, settings, run.text_field)
-    if lease.culprit is not None:
+    if lease.culprit is not None and lease.starts > DEATHS:
         _blame(lease, lease.culprit, task.version)
     more = _turn(lease, processor)
     with db.transaction() as tx:
@@ -77,7 +77,7 @@ def process(desk: Desk, lease: Lease) -> float | None:
 
 def _turn(lease: Lease, processor: Processor) -> bool:
     """Chunks until there are none, or the worker's turn is over (True: there may be more)."""
-    one_by_one = lease.starts > DEATHS
+    one_by_one = lease.culprit is not None or lease.starts > DEATHS
     end = time.monotonic() + TURN_SECONDS
     after = 0
     while time.monotonic() < end:
@@ -143,11 +143,15 @@ def _next(tx: Connection, batch_id: int, after: int, limit: int) -> Sequence[Any
 
 
 def _suspect(tx: Connection, lease: Lease, request_id: int) -> None:
-    """Note what is about to be processed alone: if the worker dies now, this was it."""
+    """Note what is about to be processed alone: if the worker dies now, and again, this was it.
+
+    From here on `starts` counts the deaths of this one: a worker may be killed from outside once.
+    """
     lease.hold(tx)
     db.run(
         tx,
-        "UPDATE steps SET culprit = :request WHERE step = :step AND target_id = :target",
+        "UPDATE steps SET culprit = :request, starts = CASE WHEN culprit = :request THEN starts ELSE 1 END "
+        "WHERE step = :step AND target_id = :target",
         request=request_id,
         step=lease.step,
         target=lease.target_id,
@@ -155,7 +159,9 @@ def _suspect(tx: Connection, lease: Lease, request_id: int) -> None:
 
 
 def _blame(lease: Lease, request_id: int, version: str) -> None:
-    reason = "Its processing killed the worker each time it was tried, the last time alone. Mend the task's processor."
+    reason = (
+        "Its processing killed the worker each time it was tried, the last two times alone. Mend the task's processor."
+    )
     with db.transaction() as tx:
         lease.hold(tx)
         culprit = db.row(
@@ -173,4 +179,5 @@ def _no_task(lease: Lease, run_id: int, error: str) -> None:
     with db.transaction() as tx:
         lease.hold(tx)
         db.run(tx, "UPDATE runs SET pause_wanted_at = coalesce(pause_wanted_at, now()) WHERE id = :id", id=run_id)
+        finish_if_over(tx, run_id, processable=False)
         move_run(tx, run_id, RunState.PAUSED, actor="process", reason=f"Its results cannot be processed: {error}")
