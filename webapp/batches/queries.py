@@ -19,6 +19,7 @@ from webapp.errors import NotFound
 from webapp.money import ledger
 
 EXPORT_PAGE = 1000
+EXPORT_BYTES = 8_000_000  # of answers held at once; a longer one comes alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,30 +197,65 @@ def recent_runs(tx: Connection, limit: int = 50) -> list[int]:
 
 
 def outputs(tx: Connection, run_id: int) -> Iterator[OutputRow]:
-    """One row per subject of a run, in input order, each exactly once; read a page at a time."""
+    """One row per subject of a run, in input order, each exactly once; memory does not grow with them.
+
+    Best in a transaction that is opened `by_key`.
+    """
+    run = db.row(tx, "SELECT dataset_id, state FROM runs WHERE id = :id", id=run_id)
     after = -1
-    while True:
+    while run is not None:
         page = db.rows(
             tx,
             """
-            SELECT s.position, s.key, coalesce(i.state, 'pending') AS state, i.output_state, i.error,
-                   coalesce(i.attempts, 0) AS attempts, r.custom_id, o.value::text AS value
-            FROM subjects s JOIN runs run ON run.dataset_id = s.dataset_id
-            LEFT JOIN items i ON i.run_id = run.id AND i.position = s.position
+            WITH page AS MATERIALIZED (
+                SELECT position, key FROM subjects WHERE dataset_id = :dataset AND position > :after
+                ORDER BY position LIMIT :page
+            )
+            SELECT page.position, page.key, i.state, i.output_state, i.error, coalesce(i.attempts, 0) AS attempts,
+                   r.custom_id, o.request_id AS output_id, o.size
+            FROM page
+            LEFT JOIN items i ON i.run_id = :run AND i.position = page.position
             LEFT JOIN requests r ON r.item_id = i.id AND r.attempt = i.attempts
             LEFT JOIN LATERAL (
-                SELECT o.value FROM requests first JOIN outputs o ON o.request_id = first.id
+                SELECT o.request_id, octet_length(o.value::text) AS size
+                FROM requests first JOIN outputs o ON o.request_id = first.id
                 WHERE first.item_id = i.id AND o.state = 'ok' ORDER BY first.attempt LIMIT 1
             ) AS o ON i.output_state = 'ok'
-            WHERE run.id = :run AND s.position > :after ORDER BY s.position LIMIT :page
+            ORDER BY page.position
             """,
+            dataset=run.dataset_id,
             run=run_id,
             after=after,
             page=EXPORT_PAGE,
         )
-        for line in page:
-            status = "invalid" if line.output_state == "invalid" else line.state
-            yield OutputRow(line.key, status, line.value, line.error, line.custom_id, line.attempts)
+        for part in _by_bytes(page):
+            yield from _output_rows(tx, part, "pending")
         if len(page) < EXPORT_PAGE:
             return
         after = page[-1].position
+
+
+def _by_bytes(page: Sequence[Any]) -> Iterator[list[Any]]:
+    """A page in parts whose answers together are no longer than `EXPORT_BYTES`."""
+    part: list[Any] = []
+    size = 0
+    for line in page:
+        size += line.size or 0
+        if part and size > EXPORT_BYTES:
+            yield part
+            part, size = [], line.size or 0
+        part.append(line)
+    if part:
+        yield part
+
+
+def _output_rows(tx: Connection, part: Sequence[Any], unplanned: str) -> Iterator[OutputRow]:
+    """The rows with their answers; `unplanned` is the status of a subject that has no item."""
+    ids = [line.output_id for line in part if line.output_id is not None]
+    found = db.rows(
+        tx, "SELECT request_id, value::text FROM outputs WHERE request_id = ANY(CAST(:ids AS bigint[]))", ids=ids
+    )
+    values: dict[int, str | None] = dict(found)
+    for line in part:
+        status = "invalid" if line.output_state == "invalid" else line.state or unplanned
+        yield OutputRow(line.key, status, values.get(line.output_id), line.error, line.custom_id, line.attempts)

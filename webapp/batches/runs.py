@@ -35,9 +35,24 @@ def check_kind(task: Task[Any], kind: str) -> None:
         raise InputError(f"Task '{task.name}' takes subjects of kind {takes}; these are of kind {kind}.")
 
 
-def start_run(tx: Connection, *, dataset_id: int, task: Task[Any], settings: BaseModel, owner: str) -> int:
-    """Make a run over all subjects of a dataset, with a frozen copy of its settings; its id. Planning is due."""
-    token = base64.b32encode(secrets.token_bytes(TOKEN_BYTES)).decode().lower()
+def new_token() -> str:
+    """A run's name in the custom_ids of its requests, for `start_run`."""
+    return base64.b32encode(secrets.token_bytes(TOKEN_BYTES)).decode().lower()
+
+
+def find_run(tx: Connection, token: str) -> int | None:
+    """The run that was started with a token: whether a commit came through whose answer was lost."""
+    found: int | None = db.scalar(tx, "SELECT id FROM runs WHERE token = :token", token=token)
+    return found
+
+
+def start_run(
+    tx: Connection, *, dataset_id: int, task: Task[Any], settings: BaseModel, owner: str, token: str | None = None
+) -> int:
+    """Make a run over all subjects of a dataset, with a frozen copy of its settings; its id. Planning is due.
+
+    :param token: of `new_token`, for callers that look the run up again before they repeat this.
+    """
     run_id: int = db.scalar(
         tx,
         "INSERT INTO runs (dataset_id, task, task_version, settings, token, subjects, owner) "
@@ -47,7 +62,7 @@ def start_run(tx: Connection, *, dataset_id: int, task: Task[Any], settings: Bas
         task=task.name,
         version=task.version,
         settings=jsontext.dumps(settings.model_dump(mode="json")).decode(),
-        token=token,
+        token=token or new_token(),
         owner=owner,
     )
     note(tx, run_id=run_id, actor=owner, reason=f"Run of {task.name} started.", kind="wish")

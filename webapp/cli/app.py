@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 import click
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -55,10 +55,23 @@ class Commands(click.Group):
             _say("Interrupted.")
             raise SystemExit(STOPPED_WAITING) from None
         except BrokenPipeError:
-            # Whoever read our output has gone; nothing is wrong with the run.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            # Whoever read our output has gone; nothing is wrong with what was asked.
+            _stop_writing(sys.stdout)
             raise SystemExit(OK) from None
         raise SystemExit(BAD_USAGE)
+
+
+def tell(message: str, *, err: bool = True) -> None:
+    """Write a line for people, or (`err` False) data; the command goes on when whoever read it has gone."""
+    try:
+        click.echo(message, err=err)
+    except BrokenPipeError:
+        _stop_writing(sys.stderr if err else sys.stdout)
+
+
+def _stop_writing(stream: TextIO) -> None:
+    """Let what is still to be written, and what the stream has kept, go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _say(message: str) -> None:

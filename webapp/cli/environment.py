@@ -24,6 +24,7 @@ from webapp.settings import Settings, load
 T = TypeVar("T")
 
 OTHER_PATIENCE = 30.0  # seconds that another command may take to start the services, or to stop them
+LEAVING_PATIENCE = 3.0  # seconds for an owner that was killed to be gone
 LOOK_SECONDS = 0.2
 # Higher layers end first: a worker's POST is finished before the sandbox goes.
 SANDBOX_LAYER, WORK_LAYER = 5, 10
@@ -55,7 +56,7 @@ def through(work: Callable[[], T], *, working: bool) -> T:
             try:
                 return work()
             except DBAPIError as error:
-                if not (connection_lost(error) and owner_left()):
+                if not (connection_lost(error) and _owner_leaves()):
                     raise
 
 
@@ -77,6 +78,16 @@ def owner_left() -> bool:
         return True
     database_url, _ = services.urls(settings)
     return bool(normal_url(database_url) != current_app.config["SQLALCHEMY_DATABASE_URI"])
+
+
+def _owner_leaves() -> bool:
+    """Whether the owner has left, or does in a moment: its services are gone a little before it is."""
+    deadline = time.monotonic() + LEAVING_PATIENCE
+    while not owner_left():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(LOOK_SECONDS)
+    return True
 
 
 def _open(stack: ExitStack, settings: Settings, working: bool) -> Flask:

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import click
-from pydantic import BaseModel
 
-from webapp import PLUGINS, db
-from webapp.batches import runs
-from webapp.batches.exporting import check_out_path, rejected_path, setting_aside
-from webapp.batches.importing import Sieve, import_records
-from webapp.batches.records import Problem, Record, problems_report, read_records
+from webapp import PLUGINS
+from webapp.batches.exporting import check_out_path, rejected_path
 from webapp.cli.environment import through
-from webapp.cli.waiting import deadline_of, interruptible, see_out
-from webapp.errors import InputError
-from webapp.hooks import Task, load_plugins
+from webapp.cli.starting import Wanted, start
+from webapp.cli.waiting import deadline_of, interruptible, patiently, see_out
+from webapp.hooks import load_plugins
 from webapp.settings import load
-
-OWNER = "command line"
-SKIP_HINT = "Nothing was sent. Mend them, or add --skip-bad to set them aside and go on with the rest."
 
 
 def parse_pairs(context: click.Context, parameter: click.Parameter, pairs: tuple[str, ...]) -> dict[str, str]:
@@ -73,48 +64,19 @@ def run(
     task, settings = registry.task(plugin), registry.parse_settings(plugin, pairs)
     if out is not None:
         check_out_path(out)
-    found = read_records(source, key_field=key_field, text_field=text_field)
+    wanted = Wanted(task, settings, source, key_field, text_field, rejected_path(out, source) if skip_bad else None)
     if dry_run:
         from webapp.cli.dry_run import rehearse
 
-        context.exit(rehearse(registry, task, settings, found, text_field=text_field, as_json=as_json))
+        context.exit(rehearse(registry, task, settings, wanted.records(), text_field=text_field, as_json=as_json))
+    wanted.records()  # an input that is unusable as a whole is told before anything starts
     until = deadline_of(timeout)
-    rejected = rejected_path(out, source)
     started: list[int] = []
 
     def work() -> int:
         if not started:
-            with ExitStack() as stack:
-                put = stack.enter_context(setting_aside(rejected)) if skip_bad else None
-                sieve = Sieve(put)
-                started.append(_start(task, settings, sieve, found, source, text_field))
-            _tell_rejected(sieve, rejected)
+            started.append(patiently(lambda: start(wanted)))
         return see_out(started[0], until=until, out=out, as_json=as_json)
 
     with interruptible():
         context.exit(through(work, working=True))
-
-
-def _start(
-    task: Task[Any], settings: BaseModel, sieve: Sieve, found: Iterable[Record | Problem], source: Path, text_field: str
-) -> int:
-    """Import and start in one transaction: a fault leaves nothing behind."""
-    try:
-        with db.transaction() as tx:
-            dataset_id, kind = import_records(
-                tx, sieve.records(found), name=source.name, source=source, text_field=text_field, owner=OWNER
-            )
-            runs.check_kind(task, kind)
-            run_id = runs.start_run(tx, dataset_id=dataset_id, task=task, settings=settings, owner=OWNER)
-    except InputError as error:
-        if not sieve.count:
-            raise
-        raise InputError(f"{error}\n{SKIP_HINT}") from None
-    click.echo(f"Run {run_id} of {task.name} started.", err=True)
-    return run_id
-
-
-def _tell_rejected(sieve: Sieve, path: Path) -> None:
-    if sieve.count:
-        click.echo(problems_report(sieve.first, sieve.count), err=True)
-        click.echo(f"They are set aside in {path}; the rest goes on.", err=True)

@@ -16,7 +16,7 @@ from webapp.batches.queries import Summary
 from webapp.batches.states import FailureClass, RunState
 from webapp.cli.app import OK
 from webapp.cli.environment import opened, through
-from webapp.cli.run import OWNER
+from webapp.cli.starting import OWNER
 from webapp.cli.waiting import deadline_of, describe, finish, interruptible, present, see_out
 
 CANCEL_PATIENCE = 60.0  # seconds in which the API is to be told
@@ -147,7 +147,7 @@ def _untold(run_id: int) -> int:
 def export(run_id: int, out: Path) -> None:
     """Write a run's outputs, one line per subject, in input order; unfinished ones are `pending`."""
     check_out_path(out)
-    with opened(working=False), db.transaction() as tx:
+    with opened(working=False), db.transaction(by_key=True) as tx:
         queries.run_status(tx, run_id)
         count = write_outputs(queries.outputs(tx, run_id), out)
     click.echo(f"{count:,} outputs written to {out}.", err=True)

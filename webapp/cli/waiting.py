@@ -7,13 +7,13 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import TypeVar
 
-import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from sqlalchemy.exc import DBAPIError
@@ -23,13 +23,16 @@ from webapp.batches import queries
 from webapp.batches.exporting import write_outputs
 from webapp.batches.queries import RunStatus, Summary
 from webapp.batches.states import RunState
-from webapp.cli.app import FAILURES, OK, STOPPED_WAITING
+from webapp.cli.app import FAILURES, OK, STOPPED_WAITING, tell
 from webapp.cli.environment import connection_lost, owner_left
+
+T = TypeVar("T")
 
 LOOK_SECONDS = 0.2
 QUIET_SECONDS = 30.0  # between lines of progress where no terminal shows a bar
 DATABASE_PATIENCE = 60.0
 INTERRUPTED = "interrupted."
+AWAY = "the database does not answer."
 
 
 class Interrupted(KeyboardInterrupt):
@@ -72,11 +75,27 @@ def deadline_of(timeout: float | None) -> float | None:
 def see_out(run_id: int, *, until: float | None, out: Path | None, as_json: bool) -> int:
     """Wait for a run and finish as the contract says; the exit status. May be repeated."""
     try:
-        jobs.nudge()
+        patiently(jobs.nudge)
         return finish(wait_for(run_id, deadline=until), out=out, as_json=as_json)
     except KeyboardInterrupt:
-        click.echo(come_back(run_id, INTERRUPTED), err=True)
-        return STOPPED_WAITING
+        tell(come_back(run_id, INTERRUPTED))
+    except DBAPIError as error:
+        if not connection_lost(error) or owner_left():
+            raise
+        tell(come_back(run_id, AWAY))
+    return STOPPED_WAITING
+
+
+def patiently(read: Callable[[], T]) -> T:
+    """Do what may be repeated; a database that restarts is waited for, one whose owner has left is not."""
+    end = time.monotonic() + DATABASE_PATIENCE
+    while True:
+        try:
+            return read()
+        except DBAPIError as error:
+            if not connection_lost(error) or owner_left() or time.monotonic() > end:
+                raise
+        time.sleep(LOOK_SECONDS)
 
 
 def present(run_id: int) -> Ending:
@@ -92,8 +111,12 @@ def wait_for(run_id: int, *, deadline: float | None = None) -> Ending:
         stopped = _watch(run_id, deadline)
     except KeyboardInterrupt:
         stopped = INTERRUPTED
+    return Ending(patiently(lambda: _summary(run_id)), stopped)
+
+
+def _summary(run_id: int) -> Summary:
     with db.transaction() as tx:
-        return Ending(queries.summary(tx, run_id), stopped)
+        return queries.summary(tx, run_id)
 
 
 def _watch(run_id: int, deadline: float | None) -> str | None:
@@ -103,7 +126,7 @@ def _watch(run_id: int, deadline: float | None) -> str | None:
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
         line = bar.add_task("planning", total=None)
         while True:
-            status = _status(run_id)
+            status = patiently(lambda: _status(run_id))
             counts = status.counts
             done = status.subjects - counts.pending if counts.total else 0
             bar.update(line, description=_phase(status), completed=done, total=status.subjects)
@@ -114,21 +137,13 @@ def _watch(run_id: int, deadline: float | None) -> str | None:
                 return stopped or "the time is over."
             if not console.is_terminal and time.monotonic() - told >= QUIET_SECONDS:
                 told = time.monotonic()
-                click.echo(f"Run {run_id}: {_phase(status)}, {done:,} of {status.subjects:,}.", err=True)
+                tell(f"Run {run_id}: {_phase(status)}, {done:,} of {status.subjects:,}.")
             time.sleep(LOOK_SECONDS)
 
 
 def _status(run_id: int) -> RunStatus:
-    """Where the run stands; a database that restarts is waited for, one whose owner has left is not."""
-    end = time.monotonic() + DATABASE_PATIENCE
-    while True:
-        try:
-            with db.transaction() as tx:
-                return queries.run_status(tx, run_id)
-        except DBAPIError as error:
-            if not connection_lost(error) or owner_left() or time.monotonic() > end:
-                raise
-            time.sleep(LOOK_SECONDS)
+    with db.transaction() as tx:
+        return queries.run_status(tx, run_id)
 
 
 def _phase(status: RunStatus) -> str:
@@ -151,15 +166,19 @@ def finish(ending: Ending, *, out: Path | None, as_json: bool) -> int:
     """Write the outputs of a run that is over, say how it went, print the object; the exit status."""
     summary = ending.summary
     if ending.stopped is None and out is not None:
-        with db.transaction() as tx:
-            count = write_outputs(queries.outputs(tx, summary.run), out)
-        click.echo(f"{count:,} outputs written to {out}.", err=True)
-    click.echo(describe(summary), err=True)
+        count = patiently(lambda: _write(summary.run, out))
+        tell(f"{count:,} outputs written to {out}.")
+    tell(describe(summary))
     if ending.stopped is not None:
-        click.echo(come_back(summary.run, ending.stopped), err=True)
+        tell(come_back(summary.run, ending.stopped))
     if as_json:
-        click.echo(json.dumps(summary.as_json()))
+        tell(json.dumps(summary.as_json()), err=False)
     return ending.status
+
+
+def _write(run_id: int, out: Path) -> int:
+    with db.transaction(by_key=True) as tx:
+        return write_outputs(queries.outputs(tx, run_id), out)
 
 
 def describe(summary: Summary) -> str:

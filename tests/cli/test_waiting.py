@@ -1,0 +1,115 @@
+"""Waiting for a run when the database goes away, or whoever reads the output does: the status still tells the truth."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+from support.command_line import CommandLine
+from support.desk import DeskDriver, documents
+from support.installation import BATCHDESK, until
+from support.sandbox import Sandbox
+
+from webapp.cli.waiting import finish, present
+from webapp.local import Services
+
+
+class Database:
+    """The test's own database, which can be made to answer nobody."""
+
+    def __init__(self, server: str, url: str) -> None:
+        self.server = server
+        self.name = url.rpartition("?")[0].rpartition("/")[2]
+
+    def go(self) -> None:
+        self._accept(False)
+        with psycopg.connect(self.server, autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", [self.name]
+            )
+
+    def come_back(self) -> None:
+        self._accept(True)
+
+    def _accept(self, whether: bool) -> None:
+        statement = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}")
+        with psycopg.connect(self.server, autocommit=True) as connection:
+            connection.execute(statement.format(sql.Identifier(self.name), sql.Literal(whether)))
+
+
+@pytest.fixture
+def database(services: Services, database_url: str) -> Database:
+    return Database(services.database_url, database_url)
+
+
+@contextmanager
+def meanwhile(work: threading.Thread) -> Iterator[None]:
+    work.start()
+    yield
+    work.join()
+
+
+def test_a_database_that_stays_away_ends_the_waiting_and_not_the_run(
+    line: CommandLine, desk: DeskDriver, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("webapp.cli.waiting.DATABASE_PATIENCE", 0.5)
+
+    def leave() -> None:
+        with desk.app.app_context():
+            until(lambda: desk.scalar("SELECT count(*) FROM runs"), "the run has started")
+        database.go()
+
+    with meanwhile(threading.Thread(target=leave)):
+        done = line.classify(line.write("docs.jsonl", *documents(3)), "--json")
+    assert done.status == 4, done.err
+    assert "Stopped waiting: the database does not answer." in done.err
+    assert "Run 1 stays as it is" in done.err and "batchdesk resubmit 1" in done.err
+    database.come_back()
+    assert desk.status(1).subjects == 3
+
+
+def test_a_database_that_restarts_while_the_outputs_are_read_is_waited_for(
+    desk: DeskDriver, database: Database, tmp_path: Path
+) -> None:
+    ending = present(desk.run(documents(3)))
+    out = tmp_path / "out.jsonl"
+    database.go()
+    back = threading.Timer(0.7, database.come_back)
+    with meanwhile(back):
+        assert finish(ending, out=out, as_json=False) == 0
+    assert len(out.read_text().splitlines()) == 3
+
+
+@pytest.mark.usefixtures("worker")
+@pytest.mark.parametrize("deaf", ["stdout", "stderr"])
+def test_a_reader_who_has_gone_does_not_turn_failures_into_success(
+    line: CommandLine, sandbox: Sandbox, deaf: str
+) -> None:
+    sandbox.configure(invalid_share=1)
+    arguments = [
+        "run",
+        "classify",
+        str(line.write("docs.jsonl", *documents(3))),
+        "--set",
+        "labels=alpha,beta",
+        "--json",
+    ]
+    reader, writer = os.pipe()
+    os.close(reader)
+    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL} | {deaf: writer}
+    command = subprocess.Popen(
+        [str(BATCHDESK), *arguments],
+        env=os.environ | line.environ,
+        cwd=line.folder,
+        stdin=subprocess.DEVNULL,
+        **streams,
+    )
+    os.close(writer)
+    assert command.wait(60) == 3

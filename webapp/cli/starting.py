@@ -1,0 +1,86 @@
+"""Starts a run over an input file or folder once, however often it is asked to. `batchdesk run` calls it.
+The run's token, drawn before the first try, tells a repeat that the first has come through.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from webapp import db
+from webapp.batches import runs
+from webapp.batches.exporting import setting_aside
+from webapp.batches.importing import Sieve, import_records
+from webapp.batches.records import Problem, Record, problems_report, read_records
+from webapp.cli.app import tell
+from webapp.errors import InputError
+from webapp.hooks import Task
+
+OWNER = "command line"
+SKIP_HINT = "Nothing was sent. Mend them, or add --skip-bad to set them aside and go on with the rest."
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A run that somebody wants.
+
+    :param rejected: the file for records that cannot be used; None: the first one ends it.
+    """
+
+    task: Task[Any]
+    settings: BaseModel
+    source: Path
+    key_field: str
+    text_field: str
+    rejected: Path | None
+    token: str = field(default_factory=runs.new_token)
+
+    def records(self) -> Iterator[Record | Problem]:
+        """The input from its beginning.
+
+        :raises InputError: at once when the input as a whole is unusable.
+        """
+        return read_records(self.source, key_field=self.key_field, text_field=self.text_field)
+
+
+def start(wanted: Wanted) -> int:
+    """Import the input and start the run; its id. May be repeated: the same run is started once.
+
+    :raises InputError: the input or some of its records are unusable; nothing was started.
+    """
+    with ExitStack() as stack:
+        sieve = Sieve(None if wanted.rejected is None else stack.enter_context(setting_aside(wanted.rejected)))
+        try:
+            run_id = _start(wanted, sieve)
+        except InputError as error:
+            if not sieve.count:
+                raise
+            raise InputError(f"{error}\n{SKIP_HINT}") from None
+    tell(f"Run {run_id} of {wanted.task.name} started.")
+    if sieve.count:
+        tell(problems_report(sieve.first, sieve.count))
+        tell(f"They are set aside in {wanted.rejected}; the rest goes on.")
+    return run_id
+
+
+def _start(wanted: Wanted, sieve: Sieve) -> int:
+    """Import and start in one transaction: a fault leaves nothing behind."""
+    records = sieve.records(wanted.records())
+    with db.transaction() as tx:
+        found = runs.find_run(tx, wanted.token)
+        if found is not None:
+            deque(records, maxlen=0)  # a commit whose answer was lost: what it could not set aside is set aside now
+            return found
+        dataset_id, kind = import_records(
+            tx, records, name=wanted.source.name, source=wanted.source, text_field=wanted.text_field, owner=OWNER
+        )
+        runs.check_kind(wanted.task, kind)
+        return runs.start_run(
+            tx, dataset_id=dataset_id, task=wanted.task, settings=wanted.settings, owner=OWNER, token=wanted.token
+        )
