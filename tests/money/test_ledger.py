@@ -12,6 +12,8 @@ from support.desk import DeskDriver, documents
 from support.sandbox import Sandbox
 
 from webapp import db
+from webapp.batches import runs
+from webapp.batches.states import FailureClass
 from webapp.money import ledger
 
 BILLED = ledger.Billed("msgbatch_1", 1, 1, datetime(2026, 11, 22, tzinfo=UTC))
@@ -88,9 +90,14 @@ def test_a_run_that_succeeded_has_a_cost(desk: DeskDriver, sandbox: Sandbox) -> 
     audit(desk, sandbox)
 
 
-def test_all_attempts_are_paid(desk: DeskDriver, sandbox: Sandbox) -> None:
+def test_answers_that_were_paid_and_never_seen_go_again_only_by_hand(desk: DeskDriver, sandbox: Sandbox) -> None:
+    """The API counts them as succeeded, so that sending them again by itself would pay twice."""
     sandbox.configure(results_faults="missing:2*2")
     run_id = desk.run(documents(6))
+    assert (desk.summary(run_id).succeeded, desk.summary(run_id).missing) == (4, 2)
+    with db.transaction() as tx:
+        assert runs.resubmit_run(tx, run_id, [FailureClass.RETRY], actor="tester") == 2
+    desk.work_until_over(run_id)
     assert desk.summary(run_id).succeeded == 6
     assert desk.scalar("SELECT count(*) FROM ledger_lines") == 6
     batches = sandbox.bill()["batches"]
