@@ -15,7 +15,6 @@ from bench.road import Road
 from webapp.batches.states import BatchState
 from webapp.batches.steps import StepName
 
-
 FEWEST_ROUNDS = 3
 LONG_ENOUGH = 120.0  # seconds after which no further round begins: a slow machine is measured in fewer rounds
 
