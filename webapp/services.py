@@ -14,6 +14,7 @@ from webapp.gateway import Gateway
 from webapp.settings import Settings
 
 SANDBOX_KEY = "sandbox"
+SANDBOX_HOST = "127.0.0.1"
 SANDBOX_NAME = "sandbox:"  # its address changes from start to start, its account does not
 
 

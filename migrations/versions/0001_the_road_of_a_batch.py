@@ -177,6 +177,7 @@ def upgrade() -> None:
         sa.Column("settings", sa.JSON(), nullable=False),
         sa.Column("token", sa.Text(), nullable=False),
         sa.Column("shared", sa.JSON(), nullable=True),
+        sa.Column("planned_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("subjects", sa.Integer(), nullable=False),
         sa.Column("state", sa.Text(), server_default="planning", nullable=False),
         sa.Column("state_since", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
@@ -220,6 +221,7 @@ def upgrade() -> None:
         sa.Column("state", sa.Text(), server_default="planned", nullable=False),
         sa.Column("state_since", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("held", sa.Boolean(), server_default="false", nullable=False),
         sa.Column("proved", sa.Boolean(), server_default="true", nullable=False),
         sa.Column("cancel_wanted_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("api_id", sa.Text(), nullable=True),
@@ -231,6 +233,7 @@ def upgrade() -> None:
         sa.Column("results_url", sa.Text(), nullable=True),
         sa.Column("polled_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("incomplete_since", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("owed", sa.Integer(), server_default="0", nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.CheckConstraint(
             "state IN ('planned', 'submitting', 'submit_unknown', 'in_progress', 'canceling', 'ingesting', 'done', 'failed', 'discarded')",

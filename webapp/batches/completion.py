@@ -7,28 +7,85 @@ from __future__ import annotations
 from sqlalchemy import Connection
 
 from webapp import db
-from webapp.batches.states import OPEN_BATCH_STATES, BatchState, RunState, move_batch, move_run
+from webapp.batches.states import (
+    OPEN_BATCH_STATES,
+    BatchState,
+    FailureClass,
+    RequestState,
+    RunState,
+    move_batch,
+    move_run,
+    settle_pending,
+)
 from webapp.batches.steps import StepName, due
 from webapp.settings import Settings
 
+# Of requests r in batches b: those whose answer is not paid for and only lacking its line.
+NOT_PAID = "NOT (r.state = 'missing' AND b.owed > 0)"
+
 
 def batch_over(
-    tx: Connection, settings: Settings, batch_id: int, state: BatchState, *, actor: str, reason: str | None = None
+    tx: Connection,
+    settings: Settings,
+    batch_id: int,
+    state: BatchState,
+    *,
+    actor: str,
+    reason: str | None = None,
+    pause: str | None = None,
 ) -> None:
-    """Move a batch to its end; its failures of class retry become due, and its run may be over."""
+    """Move a batch to its end; its failures of class retry become due, and its run may be over.
+
+    :param pause: why the run must stop here for a person, if it must. Steps are locked before runs, here as
+        everywhere: that order keeps two ending batches of one run from waiting for each other.
+    """
     if not move_batch(tx, batch_id, state, actor=actor, reason=reason):
         return
     retry = db.row(
         tx,
-        "SELECT min(r.attempt) AS attempt, min(b.run_id) AS run_id FROM requests r JOIN batches b ON b.id = r.batch_id "
-        "WHERE r.batch_id = :id AND r.failure_class = 'retry' AND r.attempt < :most",
+        "SELECT min(r.attempt) AS attempt, min(b.run_id) AS run_id "  # noqa: S608 - NOT_PAID is a constant
+        "FROM requests r JOIN batches b ON b.id = r.batch_id "
+        "WHERE r.batch_id = :id AND r.failure_class = 'retry' AND r.attempt < :most "
+        f"AND {NOT_PAID}",
         id=batch_id,
         most=settings.max_attempts,
     )
     if retry.attempt is not None:
         due(tx, StepName.RESUBMIT, retry.run_id, after=retry_delay(settings, retry.attempt))
     run_id = db.scalar(tx, "SELECT run_id FROM batches WHERE id = :id", id=batch_id)
+    if pause is not None:
+        pause_run(tx, run_id, pause, actor=actor)
     finish_if_over(tx, run_id)
+
+
+def pause_run(tx: Connection, run_id: int, reason: str, *, actor: str) -> None:
+    """Stop a run until a person resumes it; also one that is still being planned, once it is."""
+    db.run(tx, "UPDATE runs SET pause_wanted_at = coalesce(pause_wanted_at, now()) WHERE id = :id", id=run_id)
+    move_run(tx, run_id, RunState.PAUSED, actor=actor, reason=reason)
+
+
+RESULTS_DAYS = 29  # the API keeps results so long from a batch's creation
+VANISHED = (
+    "The API keeps results for 29 days from a batch's creation, and they are over: what it answered was paid for and "
+    "is gone. Sent again, it is paid again."
+)
+
+
+def results_vanished(tx: Connection, settings: Settings, batch_id: int, *, actor: str) -> bool:
+    """End a batch that the API gives no results of, if their time is over; its open requests are missing for good."""
+    over = db.scalar(
+        tx,
+        "SELECT api_created_at < now() - make_interval(days => :days) FROM batches WHERE id = :id",
+        days=RESULTS_DAYS,
+        id=batch_id,
+    )
+    if not over:
+        return False
+    settle_pending(tx, batch_id, RequestState.MISSING, FailureClass.FIX, VANISHED)
+    move_batch(tx, batch_id, BatchState.INGESTING, actor=actor, reason=VANISHED)
+    due(tx, StepName.PROCESS, batch_id)
+    batch_over(tx, settings, batch_id, BatchState.DONE, actor=actor, reason=VANISHED)
+    return True
 
 
 def retry_delay(settings: Settings, attempt: int) -> float:
@@ -36,10 +93,11 @@ def retry_delay(settings: Settings, attempt: int) -> float:
     return float(settings.retry_delay * 2 ** (attempt - 1))
 
 
-def finish_if_over(tx: Connection, run_id: int, *, resubmitting: bool = True) -> None:
+def finish_if_over(tx: Connection, run_id: int, *, resubmitting: bool = True, processable: bool = True) -> None:
     """Finish a run when nothing of it is on its way, waits for its processor, or will go again by itself.
 
     :param resubmitting: False for the resubmit step itself, whose own row does not keep the run open.
+    :param processable: False when the run's task is not there: a cancelled run does not wait for it.
     """
     run = db.row(
         tx,
@@ -66,5 +124,5 @@ def finish_if_over(tx: Connection, run_id: int, *, resubmitting: bool = True) ->
         "FROM tallies WHERE run_id = :id AND scope = 'items'",
         id=run_id,
     )
-    if left.pending == 0 and left.waiting == 0:
+    if left.pending == 0 and (left.waiting == 0 or (run.cancel and not processable)):
         move_run(tx, run_id, RunState.CANCELLED if run.cancel else RunState.FINISHED, actor="worker")

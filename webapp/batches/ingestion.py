@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from webapp import db
 from webapp.batches import jsontext
 from webapp.batches.ahead import ahead
-from webapp.batches.completion import batch_over
+from webapp.batches.completion import batch_over, results_vanished
 from webapp.batches.desk import Desk
 from webapp.batches.escapes import storable
 from webapp.batches.failures import OF_STATE, STATES, Failure, of_error
@@ -23,15 +23,15 @@ from webapp.batches.states import (
     BatchState,
     FailureClass,
     RequestState,
-    RunState,
     Settlement,
-    move_run,
+    explain_batch,
+    hold_batch,
     note,
     settle_pending,
     settle_requests,
 )
 from webapp.batches.steps import Lease, StepName, due
-from webapp.errors import ApiNotFound
+from webapp.errors import ApiAccount, ApiNotFound, ApiRefused
 from webapp.gateway import ApiBatch
 from webapp.money import ledger
 
@@ -98,19 +98,21 @@ def ingest(desk: Desk, lease: Lease) -> float | None:
         with desk.gateway.results(_api_batch(batch)) as lines:
             for chunk in ahead(map(Chunk.parse, _chunks(lines))):
                 _store(lease, fetch, chunk)
-    except ApiNotFound as error:
-        return _gone(lease, batch.id, error)
+    except (ApiNotFound, ApiAccount) as error:
+        return _gone(desk, lease, batch.id, error)
     return _close(desk, lease, fetch)
 
 
-def _gone(lease: Lease, batch_id: int, error: ApiNotFound) -> float:
+def _gone(desk: Desk, lease: Lease, batch_id: int, error: ApiRefused) -> float | None:
     reason = (
         f"The API gives no results of this batch to the present key ({error}) They vanish 29 days after its creation; "
         "until then it is held, not lost: check the key."
     )
     with db.transaction() as tx:
         lease.hold(tx)
-        db.run(tx, "UPDATE batches SET reason = :reason WHERE id = :id", reason=storable(reason), id=batch_id)
+        if isinstance(error, ApiNotFound) and results_vanished(tx, desk.settings, batch_id, actor="ingest"):
+            return None
+        hold_batch(tx, batch_id, storable(reason), actor="ingest")
     return GONE_WAIT
 
 
@@ -259,25 +261,47 @@ def _close(desk: Desk, lease: Lease, fetch: Fetch) -> float | None:
         due(tx, StepName.PROCESS, batch_id)
         pending = db.scalar(tx, "SELECT count(*) FROM requests WHERE batch_id = :id AND state = 'pending'", id=batch_id)
         if pending:
+            owed = _owed(tx, fetch)
             wait = _missing_after(tx, desk, fetch)
             if wait is not None:
+                explain_batch(tx, batch_id, _lacking(fetch, pending, owed))
                 return wait
+            db.run(tx, "UPDATE batches SET owed = :owed WHERE id = :id", owed=owed, id=batch_id)
             failure = OF_STATE[RequestState.MISSING]
             settle_pending(tx, batch_id, RequestState.MISSING, failure.kind, failure.message)
-        _pause_if_refused(tx, fetch.batch)
-        batch_over(tx, desk.settings, batch_id, BatchState.DONE, actor="ingest")
+        batch_over(tx, desk.settings, batch_id, BatchState.DONE, actor="ingest", pause=_refusal(tx, batch_id))
     return None
 
 
-def _missing_after(tx: Connection, desk: Desk, fetch: Fetch) -> float | None:
-    """Seconds until the next fetch may decide; None when two complete ones, far enough apart, lacked lines."""
+def _owed(tx: Connection, fetch: Fetch) -> int:
+    """How many answers the API counts as succeeded beyond those that its results have brought."""
+    counted = (fetch.batch.api_counts or {}).get("succeeded", 0)
+    stored = db.scalar(
+        tx, "SELECT count(*) FROM requests WHERE batch_id = :id AND state = 'succeeded'", id=fetch.batch.id
+    )
+    return max(0, int(counted) - int(stored))
+
+
+def _lacking(fetch: Fetch, pending: int, owed: int) -> str:
+    counted = f", {owed:,} of which the API counts as answered" if owed else ""
+    unread = f" {fetch.unreadable:,} lines cannot be read." if fetch.unreadable else ""
+    return f"The results lack {pending:,} requests{counted}.{unread} They are fetched again."
+
+
+def _age_of_gap(tx: Connection, batch_id: int) -> float:
+    """Seconds since a complete stream first lacked lines of this batch; 0 when this is the first one."""
     age = db.scalar(
         tx,
         "UPDATE batches SET incomplete_since = coalesce(incomplete_since, now()) WHERE id = :id "
         "RETURNING extract(epoch FROM now() - incomplete_since)",
-        id=fetch.batch.id,
+        id=batch_id,
     )
-    left = desk.settings.missing_wait - float(age)
+    return float(age)
+
+
+def _missing_after(tx: Connection, desk: Desk, fetch: Fetch) -> float | None:
+    """Seconds until the next fetch may decide; None when two complete ones, far enough apart, lacked lines."""
+    left = desk.settings.missing_wait - _age_of_gap(tx, fetch.batch.id)
     if fetch.batch.incomplete_since is not None and left <= 0:
         return None
     # The first short stream may just have been cut: look again soon, then once more when it counts.
@@ -301,16 +325,13 @@ def _tell(tx: Connection, fetch: Fetch) -> None:
         )
 
 
-def _pause_if_refused(tx: Connection, batch: Any) -> None:
-    """Pause the run when answers of this batch failed for the account's sake, whichever pass has stored them."""
+def _refusal(tx: Connection, batch_id: int) -> str | None:
+    """Why the run must pause: answers of this batch failed for the account's sake, whichever pass has stored them."""
     refusal = db.scalar(
         tx,
         "SELECT i.error FROM requests r JOIN items i ON i.id = r.item_id AND i.attempts = r.attempt "
         "WHERE r.batch_id = :id AND r.failure_class = :account LIMIT 1",
-        id=batch.id,
+        id=batch_id,
         account=FailureClass.ACCOUNT.value,
     )
-    if refusal is not None:
-        db.run(tx, "UPDATE runs SET pause_wanted_at = now() WHERE id = :id", id=batch.run_id)
-        reason = f"The API refuses this account: {refusal}"
-        move_run(tx, batch.run_id, RunState.PAUSED, actor="ingest", reason=reason)
+    return None if refusal is None else f"The API refuses this account: {refusal}"

@@ -123,6 +123,8 @@ class Run(Base):
     settings: Mapped[Any] = mapped_column(JSON)
     token: Mapped[str] = mapped_column(unique=True)
     shared: Mapped[Any | None] = mapped_column(JSON)
+    # When its last request was built and cut; until then a resumed run is planned on.
+    planned_at: Mapped[datetime | None] = moment()
     subjects: Mapped[int] = mapped_column(Integer)
     state: Mapped[str] = mapped_column(server_default=RunState.PLANNING.value)
     state_since: Mapped[datetime] = moment(now=True)
@@ -196,6 +198,8 @@ class Batch(Base):
     state: Mapped[str] = mapped_column(server_default=BatchState.PLANNED.value)
     state_since: Mapped[datetime] = moment(now=True)
     reason: Mapped[str | None]
+    # True while it waits for a person; the reason says for what.
+    held: Mapped[bool] = mapped_column(server_default="false")
     # False for an adopted batch until one line carries our custom_id.
     proved: Mapped[bool] = mapped_column(server_default="true")
     cancel_wanted_at: Mapped[datetime | None] = moment()
@@ -209,6 +213,8 @@ class Batch(Base):
     polled_at: Mapped[datetime | None] = moment()
     # When a complete fetch first lacked lines (rule 6: a second one, later, makes them missing).
     incomplete_since: Mapped[datetime | None] = moment()
+    # Answers that the API counts and has given no line for: paid already, so never sent again by rule.
+    owed: Mapped[int] = mapped_column(Integer, server_default="0")
     created_at: Mapped[datetime] = moment(now=True)
     run: Mapped[Run] = relationship()
 

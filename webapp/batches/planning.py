@@ -19,13 +19,14 @@ from webapp.batches.completion import finish_if_over
 from webapp.batches.desk import Desk
 from webapp.batches.escapes import storable
 from webapp.batches.sharding import cut_pending
-from webapp.batches.states import FailureClass, RequestState, RunState, move_run, note, tally
+from webapp.batches.states import FailureClass, RequestState, RunState, move_run, note, stop_unsent, tally
 from webapp.batches.steps import Lease
 from webapp.errors import InputError, NotFound, PluginError
 from webapp.hooks import Image, Subject, Task, calls
 
 CHUNK_ROWS = 1000
 CHUNK_BYTES = 8_000_000
+MOST_STARTS = 5  # without any progress: whoever builds these requests does not survive it
 
 ITEM_COLUMNS = (
     "id", "run_id", "subject_id", "position", "size", "attempts", "subject_type", "state", "failure_class", "error"
@@ -54,6 +55,8 @@ def plan(desk: Desk, lease: Lease) -> float | None:
     """
     try:
         run_plan = _prepare(desk, lease)
+        if run_plan is not None and lease.starts > MOST_STARTS:
+            raise PluginError(_deadly(run_plan))
     except (NotFound, PluginError, InputError) as error:
         with db.transaction() as tx:
             lease.hold(tx)
@@ -63,12 +66,54 @@ def plan(desk: Desk, lease: Lease) -> float | None:
         return None
     for built in ahead(_chunks(run_plan)):
         _store(run_plan, lease, built)
-    cut_pending(desk.settings, lease, run_plan.run_id)
+        if _cancelled(run_plan.run_id):
+            break
+    if not _cancelled(run_plan.run_id):
+        cut_pending(desk.settings, lease, run_plan.run_id)
     with db.transaction() as tx:
         lease.hold(tx)
-        move_run(tx, run_plan.run_id, RunState.RUNNING, actor="plan")
-        finish_if_over(tx, run_plan.run_id)
+        _planned(tx, run_plan.run_id)
     return None
+
+
+def _planned(tx: Connection, run_id: int) -> None:
+    """The end of planning: on to running, unless somebody wants something else of the run meanwhile."""
+    run = db.row(
+        tx,
+        "UPDATE runs SET planned_at = now() WHERE id = :id RETURNING state, pause_wanted_at IS NOT NULL AS pause, "
+        "cancel_wanted_at IS NOT NULL AS cancel, reason",
+        id=run_id,
+    )
+    if run.cancel:
+        stop_unsent(tx, run_id)
+    if run.state == RunState.PLANNING:
+        paused = run.pause and not run.cancel
+        move_run(tx, run_id, RunState.PAUSED if paused else RunState.RUNNING, actor="plan", reason=run.reason)
+    finish_if_over(tx, run_id)
+
+
+def _cancelled(run_id: int) -> bool:
+    with db.transaction() as tx:
+        return _wants_cancel(tx, run_id)
+
+
+def _wants_cancel(tx: Connection, run_id: int) -> bool:
+    return bool(db.scalar(tx, "SELECT cancel_wanted_at IS NOT NULL FROM runs WHERE id = :id", id=run_id))
+
+
+def _deadly(plan: RunPlan) -> str:
+    with db.transaction() as tx:
+        last = db.scalar(
+            tx,
+            "SELECT s.key FROM items i JOIN subjects s ON s.id = i.subject_id WHERE i.run_id = :run "
+            "ORDER BY i.position DESC LIMIT 1",
+            run=plan.run_id,
+        )
+    where = f"after record '{last}'" if last is not None else "at its first records"
+    return (
+        f"Task '{plan.task.name}' killed its worker {MOST_STARTS} times while building requests {where}: "
+        "mend the task or take those records out, then resume."
+    )
 
 
 def _prepare(desk: Desk, lease: Lease) -> RunPlan | None:

@@ -8,11 +8,12 @@ import json
 from typing import Any
 
 from webapp import db
+from webapp.batches.completion import results_vanished
 from webapp.batches.desk import Desk
 from webapp.batches.escapes import storable
-from webapp.batches.states import BatchState, move_batch
+from webapp.batches.states import BatchState, explain_batch, hold_batch, move_batch
 from webapp.batches.steps import Lease, StepName, due
-from webapp.errors import ApiNotFound, ApiRefused, ApiUnclear
+from webapp.errors import ApiAccount, ApiNotFound, ApiRefused, ApiUnclear
 from webapp.gateway import ApiBatch
 
 LOST_WAIT = 300.0  # seconds between looks for a batch that the API does not know (another key, or its trouble)
@@ -23,7 +24,7 @@ def poll(desk: Desk, lease: Lease) -> float | None:
     with db.transaction() as tx:
         batch = db.row(
             tx,
-            "SELECT b.id, b.state, b.api_id, b.reason, b.proved, "
+            "SELECT b.id, b.state, b.api_id, b.proved, "
             "coalesce(b.cancel_wanted_at, r.cancel_wanted_at) IS NOT NULL AS cancel, "
             "extract(epoch FROM now() - b.state_since) AS age "
             "FROM batches b JOIN runs r ON r.id = b.run_id WHERE b.id = :id",
@@ -35,8 +36,16 @@ def poll(desk: Desk, lease: Lease) -> float | None:
     try:
         answer = _look(desk, batch)
     except ApiNotFound as error:
-        return _lost(lease, batch, str(error))
+        return _lost(desk, lease, batch, error)
+    except ApiAccount as error:
+        with db.transaction() as tx:
+            lease.hold(tx)
+            hold_batch(tx, batch.id, storable(f"The API refuses this account: {error}"), actor="poll")
+        return every
     except (ApiUnclear, ApiRefused) as error:
+        with db.transaction() as tx:
+            lease.hold(tx)
+            explain_batch(tx, batch.id, storable(f"The API cannot be asked just now: {error}"))
         return max(error.retry_after or 0.0, every)
     return _store(lease, batch, answer, every)
 
@@ -74,14 +83,16 @@ def _store(lease: Lease, batch: Any, answer: ApiBatch, every: float) -> float | 
             return None
         if answer.processing_status == "canceling" and batch.state == BatchState.IN_PROGRESS:
             move_batch(tx, batch.id, BatchState.CANCELING, actor="poll")
-        elif batch.reason is not None:
-            db.run(tx, "UPDATE batches SET reason = NULL WHERE id = :id", id=batch.id)
+        else:
+            explain_batch(tx, batch.id, None)
     return every
 
 
-def _lost(lease: Lease, batch: Any, error: str) -> float:
+def _lost(desk: Desk, lease: Lease, batch: Any, error: ApiNotFound) -> float | None:
     reason = f"The API does not know this batch with the present key ({error}) It is held, not lost: check the key."
     with db.transaction() as tx:
         lease.hold(tx)
-        db.run(tx, "UPDATE batches SET reason = :reason WHERE id = :id", reason=storable(reason), id=batch.id)
+        if results_vanished(tx, desk.settings, batch.id, actor="poll"):
+            return None
+        hold_batch(tx, batch.id, storable(reason), actor="poll")
     return LOST_WAIT

@@ -13,8 +13,7 @@ from sqlalchemy import Connection
 
 from webapp import db
 from webapp.batches.exporting import OutputRow
-from webapp.batches.settling import HELD_MARK
-from webapp.batches.states import OPEN_BATCH_STATES, BatchState, RunState
+from webapp.batches.states import OPEN_BATCH_STATES, RunState
 from webapp.errors import NotFound
 from webapp.money import ledger
 
@@ -101,7 +100,7 @@ def summary(tx: Connection, run_id: int) -> Summary:
     """
     run = db.row(
         tx,
-        "SELECT subjects, (SELECT count(*) FROM batches WHERE run_id = :id AND state <> 'discarded') AS batches "
+        "SELECT subjects, state, (SELECT count(*) FROM batches WHERE run_id = :id AND state <> 'discarded') AS batches "
         "FROM runs WHERE id = :id",
         id=run_id,
     )
@@ -116,6 +115,8 @@ def summary(tx: Connection, run_id: int) -> Summary:
             id=run_id,
         )
     }
+    if run.state == RunState.CANCELLED:  # before every subject had its item
+        states["stopped"] = states.get("stopped", 0) + run.subjects - sum(states.values())
     totals = ledger.run_totals(tx, run_id)
     return Summary(
         run=run_id,
@@ -169,15 +170,11 @@ def run_status(tx: Connection, run_id: int) -> RunStatus:
         raise NotFound(f"There is no run {run_id}.")
     under_way = db.rows(
         tx,
-        "SELECT state, reason FROM batches WHERE run_id = :id AND state = ANY(:open) ORDER BY id",
+        "SELECT held, reason FROM batches WHERE run_id = :id AND state = ANY(:open) ORDER BY id",
         id=run_id,
         open=[state.value for state in OPEN_BATCH_STATES],
     )
-    held = [
-        batch.reason
-        for batch in under_way
-        if batch.state == BatchState.SUBMIT_UNKNOWN and HELD_MARK in (batch.reason or "")
-    ]
+    held = [batch.reason for batch in under_way if batch.held]
     return RunStatus(
         id=run.id,
         task=run.task,
@@ -229,7 +226,7 @@ def outputs(tx: Connection, run_id: int) -> Iterator[OutputRow]:
             page=EXPORT_PAGE,
         )
         for part in _by_bytes(page):
-            yield from _output_rows(tx, part, "pending")
+            yield from _output_rows(tx, part, "stopped" if run.state == RunState.CANCELLED else "pending")
         if len(page) < EXPORT_PAGE:
             return
         after = page[-1].position

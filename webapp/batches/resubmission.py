@@ -9,19 +9,19 @@ from typing import Any
 from sqlalchemy import Connection
 
 from webapp import db
-from webapp.batches.completion import finish_if_over
+from webapp.batches.completion import NOT_PAID, finish_if_over
 from webapp.batches.desk import Desk
 from webapp.batches.sharding import cut_pending
-from webapp.batches.states import RunState, note, start_attempts
+from webapp.batches.states import RunState, note, start_attempts, stop_unsent
 from webapp.batches.steps import Lease
 
 PAGE = 5000
 
 # By hand: the classes asked for. By rule: class retry, below the ceiling, once its delay is over.
-WANTED = """
+WANTED = f"""
     (i.failure_class = ANY(:classes) AND (i.state NOT IN ('pending', 'succeeded') OR i.output_state = 'invalid'))
-    OR (:by_rule AND i.failure_class = 'retry' AND i.attempts < :most AND i.attempts > 0 AND b.state_since
-        + make_interval(secs => :delay * power(2, i.attempts - 1)) <= now())
+    OR (i.failure_class = 'retry' AND i.attempts < :most AND i.attempts > 0 AND b.state_since
+        + make_interval(secs => :delay * power(2, i.attempts - 1)) <= now() AND {NOT_PAID})
 """
 
 
@@ -35,6 +35,12 @@ def resubmit(desk: Desk, lease: Lease) -> float | None:
             "pause_wanted_at IS NOT NULL AS pause FROM runs WHERE id = :id",
             id=run_id,
         )
+    if run is not None and run.cancel:
+        with db.transaction() as tx:
+            lease.hold(tx)
+            stop_unsent(tx, run_id)
+            finish_if_over(tx, run_id, resubmitting=False)
+        return None
     if run is None or run.pause or run.state in (RunState.PAUSED, RunState.PLANNING):
         return None  # resuming makes it due again
     marked = _mark(desk, lease, run)
@@ -50,7 +56,7 @@ def resubmit(desk: Desk, lease: Lease) -> float | None:
             )
         if marked:
             note(tx, run_id=run_id, actor="resubmit", reason=f"{marked} subjects are sent again.")
-        wait = None if run.cancel else _next_due(tx, desk, run_id)
+        wait = _next_due(tx, desk, run_id)
         if wait is None:
             finish_if_over(tx, run_id, resubmitting=False)
     return wait
@@ -76,7 +82,6 @@ def _mark(desk: Desk, lease: Lease, run: Any) -> int:
                 after=after,
                 page=PAGE,
                 classes=run.resubmit_wanted or [],
-                by_rule=not run.cancel,
                 most=desk.settings.max_attempts,
                 delay=desk.settings.retry_delay,
             )
@@ -90,11 +95,11 @@ def _next_due(tx: Connection, desk: Desk, run_id: int) -> float | None:
     """Seconds until the next item of class retry is due by rule; None when there is none."""
     wait = db.scalar(
         tx,
-        "SELECT extract(epoch FROM min(b.state_since + make_interval(secs => :delay * power(2, i.attempts - 1))) "
+        "SELECT extract(epoch FROM min(b.state_since + make_interval(secs => :delay * power(2, i.attempts - 1))) "  # noqa: S608 - a constant
         "- now()) FROM items i JOIN requests r ON r.item_id = i.id AND r.attempt = i.attempts "
         "JOIN batches b ON b.id = r.batch_id "
         "WHERE i.run_id = :run AND i.failure_class = 'retry' AND i.attempts < :most "
-        "AND b.state IN ('done', 'failed')",
+        f"AND b.state IN ('done', 'failed') AND {NOT_PAID}",
         run=run_id,
         delay=desk.settings.retry_delay,
         most=desk.settings.max_attempts,

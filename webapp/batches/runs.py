@@ -79,10 +79,9 @@ def cancel_run(tx: Connection, run_id: int, *, actor: str) -> None:
     run = _run(tx, run_id)
     if run.state in (RunState.FINISHED, RunState.CANCELLED):
         raise Refused(f"Run {run_id} is {run.state} already: there is nothing to cancel.")
-    if run.cancel_wanted_at is not None:
-        return
-    db.run(tx, "UPDATE runs SET cancel_wanted_at = now() WHERE id = :id", id=run_id)
-    note(tx, run_id=run_id, actor=actor, reason="Cancel asked for.", kind="wish")
+    if run.cancel_wanted_at is None:
+        db.run(tx, "UPDATE runs SET cancel_wanted_at = now() WHERE id = :id", id=run_id)
+        note(tx, run_id=run_id, actor=actor, reason="Cancel asked for.", kind="wish")
     finish_if_over(tx, run_id)
 
 
@@ -113,9 +112,8 @@ def resubmit_run(tx: Connection, run_id: int, classes: Sequence[FailureClass], *
     count = resubmittable(tx, run_id, classes)
     if count:
         _wake(tx, run_id)
-        due(tx, StepName.RESUBMIT, run_id)
     run = _run(tx, run_id)
-    if run.state == RunState.PLANNING:
+    if run.planned_at is None:
         raise Refused(f"Run {run_id} is still being planned: there is nothing to send again yet.")
     if not count:
         return 0
@@ -146,14 +144,12 @@ def resubmittable(tx: Connection, run_id: int, classes: Sequence[FailureClass]) 
 
 def resume_run(tx: Connection, run_id: int, *, actor: str) -> None:
     """End a pause: everything that waited is due."""
-    planned = db.scalar(tx, "SELECT EXISTS (SELECT 1 FROM batches WHERE run_id = :id)", id=run_id)
     _wake(tx, run_id)
-    due(tx, StepName.RESUBMIT if planned else StepName.PLAN, run_id)
     run = _run(tx, run_id)
     if run.state != RunState.PAUSED and run.pause_wanted_at is None:
         raise Refused(f"Run {run_id} is {run.state}, not paused.")
     db.run(tx, "UPDATE runs SET pause_wanted_at = NULL WHERE id = :id", id=run_id)
-    move_run(tx, run_id, RunState.RUNNING if planned else RunState.PLANNING, actor=actor)
+    move_run(tx, run_id, RunState.PLANNING if run.planned_at is None else RunState.RUNNING, actor=actor)
 
 
 def _step_of(state: str) -> StepName:
@@ -164,7 +160,7 @@ def _step_of(state: str) -> StepName:
 
 
 def _wake(tx: Connection, run_id: int) -> None:
-    """Make every batch of a run that a wish may concern due; and the processing of what waits for it."""
+    """Make all that a wish about a run may concern due: its own step, its batches, the processing of what waits."""
     open_states = [state.value for state in OPEN_BATCH_STATES if state != BatchState.INGESTING]
     for batch in db.rows(
         tx,
@@ -180,6 +176,10 @@ def _wake(tx: Connection, run_id: int) -> None:
         run=run_id,
     ):
         due(tx, StepName.PROCESS, batch_id)
+    # Last, as a batch that ends has it: in one order, wishes and steps do not wait for each other.
+    planned = db.scalar(tx, "SELECT planned_at IS NOT NULL FROM runs WHERE id = :run", run=run_id)
+    if planned is not None:
+        due(tx, StepName.RESUBMIT if planned else StepName.PLAN, run_id)
 
 
 def _wake_batch(tx: Connection, batch_id: int) -> None:
@@ -190,7 +190,9 @@ def _wake_batch(tx: Connection, batch_id: int) -> None:
 
 def _run(tx: Connection, run_id: int) -> Any:
     run = db.row(
-        tx, "SELECT id, state, pause_wanted_at, cancel_wanted_at FROM runs WHERE id = :id FOR UPDATE", id=run_id
+        tx,
+        "SELECT id, state, planned_at, pause_wanted_at, cancel_wanted_at FROM runs WHERE id = :id FOR UPDATE",
+        id=run_id,
     )
     if run is None:
         raise NotFound(f"There is no run {run_id}.")

@@ -15,15 +15,14 @@ from webapp.batches.accounts import find_account
 from webapp.batches.desk import Desk
 from webapp.batches.escapes import storable
 from webapp.batches.models import SubmissionOutcome
-from webapp.batches.states import BatchState, move_batch, note
+from webapp.batches.states import BatchState, explain_batch, hold_batch, move_batch, note
 from webapp.batches.steps import Lease, StepName, due
-from webapp.errors import ApiError
+from webapp.errors import ApiAccount, ApiError
 from webapp.gateway import ApiBatch, Gateway
 
 FIRST_LOOK = 2.0  # seconds after the POST ended without an answer
 LOOK_AGAIN = 30.0
 HELD_LOOK = 300.0
-HELD_MARK = "waits for a person"  # in the reason of a batch that is held
 SEARCHED = "It is looked for in the API's list."
 # The API's clock may differ between its machines, and the intent is older than the batch.
 CLOCK_MARGIN = timedelta(minutes=10)
@@ -37,7 +36,7 @@ def settle(desk: Desk, lease: Lease) -> float | None:
     with db.transaction() as tx:
         post = db.row(
             tx,
-            "SELECT s.id, s.batch_id, s.account_id, s.total, s.api_time, s.ruled_out, b.run_id, b.reason, "
+            "SELECT s.id, s.batch_id, s.account_id, s.total, s.api_time, s.ruled_out, b.run_id, b.held, "
             "extract(epoch FROM now() - s.ended_at) AS age "
             "FROM submissions s JOIN batches b ON b.id = s.batch_id "
             "WHERE s.batch_id = :id AND s.outcome = 'unknown'",
@@ -47,16 +46,23 @@ def settle(desk: Desk, lease: Lease) -> float | None:
         return None
     try:
         if not _same_account(desk, post):
-            return _hold(lease, post, f"{OTHER_ACCOUNT} it {HELD_MARK}.")
+            return _hold(lease, post, f"{OTHER_ACCOUNT} it waits for a person.")
         candidates, complete = _candidates(desk.gateway, post)
+    except ApiAccount as error:
+        return _hold(lease, post, f"The API refuses this account ({error}), so that its list cannot be searched.")
     except ApiError as error:
+        with db.transaction() as tx:
+            lease.hold(tx)
+            explain_batch(tx, post.batch_id, storable(f"{SEARCHED} The API's list cannot be read just now: {error}"))
         return max(error.retry_after or 0.0, LOOK_AGAIN)
     if len(candidates) == 1:
         _adopt(lease, post, candidates[0])
         return None
     if candidates:
         names = ", ".join(batch.id for batch in candidates)
-        return _hold(lease, post, f"{len(candidates)} batches at the API may be this one ({names}): it {HELD_MARK}.")
+        return _hold(
+            lease, post, f"{len(candidates)} batches at the API may be this one ({names}): it waits for a person."
+        )
     if complete and post.age >= desk.settings.unknown_grace:
         return _absent(lease, post)
     _release(lease, post)
@@ -66,10 +72,10 @@ def settle(desk: Desk, lease: Lease) -> float | None:
 
 def _release(lease: Lease, post: Any) -> None:
     """A batch that was held and has a candidate no more is only searched for."""
-    if HELD_MARK in (post.reason or ""):
+    if post.held:
         with db.transaction() as tx:
             lease.hold(tx)
-            db.run(tx, "UPDATE batches SET reason = :reason WHERE id = :id", reason=SEARCHED, id=post.batch_id)
+            explain_batch(tx, post.batch_id, SEARCHED)
 
 
 def _candidates(gateway: Gateway, post: Any) -> tuple[list[ApiBatch], bool]:
@@ -119,23 +125,17 @@ def _same_account(desk: Desk, post: Any) -> bool:
 
 
 def _hold(lease: Lease, post: Any, reason: str) -> float:
-    if post.reason != reason:
-        with db.transaction() as tx:
-            lease.hold(tx)
-            db.run(tx, "UPDATE batches SET reason = :reason WHERE id = :id", reason=reason, id=post.batch_id)
-            note(tx, run_id=post.run_id, batch_id=post.batch_id, actor="settle", reason=reason)
+    with db.transaction() as tx:
+        lease.hold(tx)
+        hold_batch(tx, post.batch_id, reason, actor="settle")
     return HELD_LOOK
 
 
 def _absent(lease: Lease, post: Any) -> float:
     with db.transaction() as tx:
         lease.hold(tx)
-        db.run(
-            tx,
-            "UPDATE submissions SET outcome = :outcome WHERE id = :id",
-            outcome=SubmissionOutcome.NOT_CREATED.value,
-            id=post.id,
-        )
+        if not end_post(tx, post.id, SubmissionOutcome.NOT_CREATED, None):
+            return 0.0  # its answer came after all
         move_batch(
             tx,
             post.batch_id,
@@ -148,8 +148,10 @@ def _absent(lease: Lease, post: Any) -> float:
 
 def record_created(
     tx: Connection, batch_id: int, submission_id: int, created: ApiBatch, *, actor: str, proved: bool = True
-) -> None:
+) -> bool:
     """Record the API's id, stale epoch or not: an id in hand is money at work.
+
+    False when the batch has gone another way meanwhile, so that the API works on something nobody waits for.
 
     :param proved: False for an adoption, until a line of its results carries one of our custom_ids.
     """
@@ -161,13 +163,14 @@ def record_created(
         "expires_at": created.expires_at,
         "results_url": created.results_url,
         "proved": proved,
+        "incomplete_since": None,
     }
     # Given up and planned again meanwhile: it is there all the same, and must not be sent a second time.
     move_batch(tx, batch_id, BatchState.SUBMITTING, actor=actor, reason="The answer to an earlier POST came late.")
     moved = move_batch(tx, batch_id, BatchState.IN_PROGRESS, actor=actor, **columns)
-    if moved:
+    if moved or (proved and _replace_guess(tx, batch_id, columns, actor)):
         due(tx, StepName.POLL, batch_id)
-        return
+        return True
     run_id = db.scalar(
         tx,
         "SELECT run_id FROM batches WHERE id = :id AND api_id IS DISTINCT FROM :api",
@@ -182,6 +185,21 @@ def record_created(
             actor=actor,
             reason=f"The API also created batch {created.id} for this one, after it was given up.",
         )
+    return run_id is None
+
+
+def _replace_guess(tx: Connection, batch_id: int, columns: dict[str, Any], actor: str) -> bool:
+    """Put the id of our own POST in the place of an adoption that nothing has proved yet."""
+    names = ", ".join(f"{name} = :{name}" for name in columns)
+    replaced = db.run(
+        tx,
+        f"UPDATE batches SET {names} WHERE id = :id AND NOT proved AND api_id <> :api_id",  # noqa: S608 - our own names
+        id=batch_id,
+        **columns,
+    )
+    if replaced:
+        move_batch(tx, batch_id, BatchState.IN_PROGRESS, actor=actor, reason="The answer to its own POST came late.")
+    return bool(replaced)
 
 
 def end_post(
@@ -227,4 +245,5 @@ def disprove(tx: Connection, batch_id: int) -> None:
         proved=True,
         processing_status=None,
         api_counts=None,
+        incomplete_since=None,
     )

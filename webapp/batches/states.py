@@ -131,7 +131,7 @@ def _move(
     reason: str | None,
     columns: dict[str, Any],
 ) -> Any:
-    extra = "".join(f", {name} = :{name}" for name in columns)
+    extra = "".join(f", {name} = :{name}" for name in columns) + (", held = false" if table == "batches" else "")
     run, batch = ("old.id", "NULL") if table == "runs" else ("old.run_id", "old.id")
     return db.row(
         tx,
@@ -260,6 +260,63 @@ def settle_pending(tx: Connection, batch_id: int, state: RequestState, failure: 
     ):
         settlement.add(request, state, failure, error)
     settle_requests(tx, settlement)
+
+
+def hold_batch(tx: Connection, batch_id: int, reason: str, *, actor: str) -> None:
+    """Say that a batch waits for a person, and for what; its next move ends that. May be repeated."""
+    held = db.row(
+        tx,
+        "UPDATE batches SET held = true, reason = :reason WHERE id = :id "
+        "AND (NOT held OR reason IS DISTINCT FROM :reason) RETURNING run_id",
+        id=batch_id,
+        reason=reason,
+    )
+    if held is not None:
+        note(tx, run_id=held.run_id, batch_id=batch_id, actor=actor, reason=reason)
+
+
+def explain_batch(tx: Connection, batch_id: int, reason: str | None) -> None:
+    """Say why a batch does not get on just now, or (None) that it does again. No move, and no wait for a person."""
+    db.run(
+        tx,
+        "UPDATE batches SET held = false, reason = :reason WHERE id = :id "
+        "AND (held OR reason IS DISTINCT FROM :reason)",
+        id=batch_id,
+        reason=reason,
+    )
+
+
+def stop_unsent(tx: Connection, run_id: int) -> None:
+    """End the items of a cancelled run that no batch holds: built, or to be sent again, and now never sent.
+
+    One that was sent before stands again as its last request does.
+    """
+    ended = db.rows(
+        tx,
+        """
+        WITH moved AS (
+            UPDATE items i SET attempts = unsent.attempts - 1, state = coalesce(r.state, 'stopped'), error = :error,
+                   failure_class = CASE r.state WHEN 'succeeded' THEN 'output' ELSE coalesce(r.failure_class, 'stopped')
+                                   END,
+                   output_state = CASE r.state WHEN 'succeeded' THEN 'invalid' END
+            FROM items unsent LEFT JOIN requests r ON r.item_id = unsent.id AND r.attempt = unsent.attempts - 1
+            WHERE i.id = unsent.id AND unsent.run_id = :run AND unsent.state = 'pending' AND NOT EXISTS (
+                SELECT 1 FROM requests present
+                WHERE present.item_id = unsent.id AND present.attempt = unsent.attempts)
+            RETURNING i.state, i.output_state
+        )
+        SELECT state, output_state, count(*) AS moved FROM moved GROUP BY 1, 2
+        """,
+        run=run_id,
+        error="Cancelled before it was sent.",
+    )
+    deltas: Counter[str] = Counter()
+    for line in ended:
+        deltas["pending"] -= line.moved
+        deltas[line.state] += line.moved
+        if line.output_state is not None:
+            deltas[line.output_state] += line.moved
+    tally(tx, "items", deltas, run_id=run_id)
 
 
 def start_attempts(tx: Connection, run_id: int, item_ids: Sequence[int]) -> int:

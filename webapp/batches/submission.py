@@ -4,19 +4,24 @@ Runs in a worker. Rule 3 of the design lives here: nobody pays twice.
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from webapp import db
 from webapp.batches import encoding, settling
 from webapp.batches.accounts import find_account, throttle, throttled_for
 from webapp.batches.ahead import ahead
-from webapp.batches.completion import batch_over
+from webapp.batches.completion import batch_over, pause_run
 from webapp.batches.desk import Desk
+from webapp.batches.escapes import storable
 from webapp.batches.models import SubmissionOutcome
 from webapp.batches.settling import end_post, record_created
 from webapp.batches.sharding import split
@@ -25,8 +30,9 @@ from webapp.batches.states import (
     FailureClass,
     RequestState,
     RunState,
+    explain_batch,
+    hold_batch,
     move_batch,
-    move_run,
     settle_pending,
 )
 from webapp.batches.steps import Lease
@@ -39,6 +45,9 @@ from webapp.errors import (
     ApiTooLarge,
     BatchdeskError,
 )
+from webapp.gateway import ApiBatch
+
+log = logging.getLogger("batchdesk")
 
 PAGE_ROWS = 1000
 PAGE_BYTES = 4_000_000
@@ -46,6 +55,8 @@ PIECE_BYTES = 1 << 18
 API_DOWN_WAIT = 30.0  # seconds before a batch that was certainly not created is tried again
 THROTTLE_WAIT = 60.0  # seconds, when a 429 does not say how long
 SAME_TOTAL_WAIT = 2.0  # seconds between looks while another POST of the same total is open
+UNSETTLED_WAIT = 30.0  # ... and while it is unknown
+RECORD_PATIENCE = 600.0
 
 
 class NotArmed(BatchdeskError):
@@ -105,13 +116,14 @@ def _discard(tx: Connection, desk: Desk, batch_id: int) -> None:
 
 def _send(desk: Desk, lease: Lease, batch: Any) -> float | None:
     with db.transaction() as tx:
-        wait = throttled_for(tx, batch.account_id) if batch.account_id else 0.0
+        lease.hold(tx)
+        wait = (throttled_for(tx, batch.account_id) if batch.account_id else 0.0) or _in_the_way(tx, batch)
     if wait:
         return wait
     try:
         identity = desk.gateway.identify()
     except ApiError as error:
-        return _not_sent(lease, batch.run_id, batch.account_id, error)
+        return _not_sent(lease, batch, batch.account_id, error)
     with db.transaction() as tx:
         lease.hold(tx)
         account_id = find_account(tx, desk.settings, identity)
@@ -131,9 +143,57 @@ def _send(desk: Desk, lease: Lease, batch: Any) -> float | None:
             if end_post(tx, sending.submission_id, SubmissionOutcome.NOT_CREATED, "Held back: the run was stopped."):
                 move_batch(tx, sending.batch_id, BatchState.PLANNED, actor="submit")
         return 0.0
-    with db.transaction() as tx:
-        record_created(tx, sending.batch_id, sending.submission_id, created, actor="submit")
+    _record(desk, sending, created)
     return None
+
+
+def _in_the_way(tx: Connection, batch: Any) -> float:
+    """Seconds to wait for another POST of the same total that is open or unknown; 0.0: there is none.
+
+    Asked of the database before the API is: an unknown POST may stand in the way for long.
+    """
+    other = db.row(
+        tx,
+        "SELECT s.batch_id, s.outcome, b.held FROM submissions s JOIN batches b ON b.id = s.batch_id "
+        "WHERE s.total = :total AND (s.outcome IS NULL OR s.outcome = 'unknown') "
+        "AND (s.account_id = :account OR CAST(:account AS bigint) IS NULL) ORDER BY b.held DESC LIMIT 1",
+        total=batch.total,
+        account=batch.account_id,
+    )
+    if other is None:
+        return 0.0
+    if other.outcome is None:
+        return SAME_TOTAL_WAIT
+    reason = f"It waits for batch {other.batch_id} of the same total, whose POST is not settled yet."
+    if other.held:
+        hold_batch(tx, batch.id, reason, actor="submit")
+    else:
+        explain_batch(tx, batch.id, reason)
+    return UNSETTLED_WAIT
+
+
+def _record(desk: Desk, sending: Sending, created: ApiBatch) -> None:
+    """Write the API's id down, however long the database is away: it is known here and nowhere else."""
+    deadline = time.monotonic() + RECORD_PATIENCE
+    while True:
+        try:
+            with db.transaction() as tx:
+                kept = record_created(tx, sending.batch_id, sending.submission_id, created, actor="submit")
+            break
+        except SQLAlchemyError as error:
+            log.warning(
+                "Batch %s is %s at the API; the database is away: %s",
+                sending.batch_id,
+                created.id,
+                str(error).splitlines()[0],
+            )
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1.0)
+    if not kept:
+        # Nobody waits for it any more. What it has done by now is paid for, the rest need not be.
+        with suppress(ApiError):
+            desk.gateway.cancel(created.id)
 
 
 def _intend(tx: Connection, batch: Any, account_id: int, api_time: Any) -> int | None:
@@ -266,15 +326,18 @@ def _answered(desk: Desk, lease: Lease, sending: Sending, error: ApiError) -> fl
             _fail(tx, desk, sending.batch_id, f"The API refused the batch: {error}")
             return None
         move_batch(tx, sending.batch_id, BatchState.PLANNED, actor="submit", reason=str(error))
-    return _not_sent(lease, sending.run_id, sending.account_id, error)
+    return _not_sent(lease, sending, sending.account_id, error)
 
 
 def _unknown(error: ApiError) -> str:
     return f"Whether the API created this batch is not known yet ({error}) {settling.SEARCHED}"
 
 
-def _not_sent(lease: Lease, run_id: int, account_id: int | None, error: ApiError) -> float | None:
-    """Nothing was created: when to try again, or the run paused for a person."""
+def _not_sent(lease: Lease, batch: Any, account_id: int | None, error: ApiError) -> float | None:
+    """Nothing was created: when to try again, or the run paused for a person. The batch says why."""
+    with db.transaction() as tx:
+        lease.hold(tx)
+        explain_batch(tx, lease.target_id, storable(f"It could not be sent yet: {error}"))
     if isinstance(error, ApiThrottled):
         wait = error.retry_after or THROTTLE_WAIT
         if account_id is not None:
@@ -284,7 +347,7 @@ def _not_sent(lease: Lease, run_id: int, account_id: int | None, error: ApiError
     if isinstance(error, ApiAccount | ApiNotFound):
         with db.transaction() as tx:
             lease.hold(tx)
-            move_run(tx, run_id, RunState.PAUSED, actor="submit", reason=f"The API refuses this account: {error}")
+            pause_run(tx, batch.run_id, storable(f"The API refuses this account: {error}"), actor="submit")
         return None
     return API_DOWN_WAIT
 

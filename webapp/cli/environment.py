@@ -5,6 +5,7 @@ Every command that needs the database enters `opened`.
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -196,7 +197,10 @@ def sandbox_child(settings: Settings) -> Child:
     """The sandbox over this home's own batches; ready when its address is written."""
     folder, address = services.sandbox_folder(settings), services.sandbox_address(settings)
     folder.mkdir(parents=True, exist_ok=True)
-    arguments = ("-m", "webapp.sandbox", "--folder", str(folder), "--address-file", str(address))
+    # One port for as long as the supervisor lives: started again, it must be where everybody has found it.
+    with socket.create_server((services.SANDBOX_HOST, 0)) as free:
+        port = str(free.getsockname()[1])
+    arguments = ("-m", "webapp.sandbox", "--folder", str(folder), "--port", port, "--address-file", str(address))
     return _python(settings, "sandbox", *arguments, address=address)
 
 
