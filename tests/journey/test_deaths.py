@@ -174,11 +174,12 @@ def test_a_waiting_command_takes_over_when_everything_else_is_killed(
     assert not installation.left_running()
 
     # The other way round: the command dies that had started everything, and the next finds what it left.
-    api.configure(delay=2)
+    api.configure(delay=600)
     run = installation.start(*installation.classifying(source))
     until(lambda: len(api.accepted()) > RECORDS, "the second run is under way")
     run.kill()
     until(lambda: not installation.left_running(), "all that it had started has ended")
+    api.advance(600)
     again = installation.run("resubmit", "2", "--json", "--out", installation.folder / "out.jsonl")
     completed(again, installation, RECORDS)
     with installation.desk() as desk:

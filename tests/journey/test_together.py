@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support.audit import audit
 from support.desk import documents
-from support.installation import Command, Installation
+from support.installation import Command, Installation, until
 from support.sandbox import SandboxProcess
 
 pytestmark = pytest.mark.journey
@@ -26,13 +26,16 @@ def test_of_two_runs_started_at_once_both_complete(installation: Installation, a
 
 
 def test_a_run_whose_services_stop_takes_them_over(installation: Installation, api: SandboxProcess) -> None:
+    api.configure(delay=100)
     short = installation.write("short.jsonl", documents(10))
     first = installation.start("run", "classify", short, "--set", "labels=alpha,beta", "--json")
-    first.says("started.")
-    api.configure(delay=8)
+    until(lambda: len(api.accepted()) == 10, "the first run is at the API")
+    api.configure(delay=600)
     second = installation.start(*installation.classifying(installation.write("long.jsonl", documents(300))))
+    until(lambda: len(api.accepted()) == 310, "the second run is at the API too, by the worker of the first")
+    api.advance(100)
     assert first.ended().status == 0
-    assert second.process.poll() is None, "the second still waits when the first has stopped the services"
+    api.advance(500)
     done = second.ended()
     assert (done.status, done.summary["succeeded"]) == (0, 300), done.err
     assert not installation.left_running()

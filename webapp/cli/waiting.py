@@ -75,7 +75,6 @@ def deadline_of(timeout: float | None) -> float | None:
 def see_out(run_id: int, *, until: float | None, out: Path | None, as_json: bool) -> int:
     """Wait for a run and finish as the contract says; the exit status. May be repeated."""
     try:
-        patiently(jobs.nudge)
         return finish(wait_for(run_id, deadline=until), out=out, as_json=as_json)
     except KeyboardInterrupt:
         tell(come_back(run_id, INTERRUPTED))
@@ -108,6 +107,7 @@ def present(run_id: int) -> Ending:
 def wait_for(run_id: int, *, deadline: float | None = None) -> Ending:
     """Wait until a run is over, paused or held; Ctrl-C and the deadline leave it as it is."""
     try:
+        patiently(jobs.nudge)
         stopped = _watch(run_id, deadline)
     except KeyboardInterrupt:
         stopped = INTERRUPTED
