@@ -36,7 +36,7 @@ class Home(Page):
             counts=_counts(tx),
             pending=sum(dict(bars[run.id].parts)["pending"] for run in open_runs),
             paused=[run for run in open_runs if run.state == "paused"],
-            held=_batches(tx, "submit_unknown"),
+            held=_held_batches(tx),
             failed=_failed_batches(tx),
             stuck=_stuck(tx),
             faults=faults(tx),
@@ -71,13 +71,14 @@ def _counts(tx: Connection) -> Any:
     )
 
 
-def _batches(tx: Connection, state: str) -> list[Any]:
+def _held_batches(tx: Connection) -> list[Any]:
+    """Batches that wait for a person, and those whose POST is not settled yet."""
     return list(
         db.rows(
             tx,
-            "SELECT id, run_id, ordinal, total, state_since, reason FROM batches "
-            "WHERE state NOT IN ('done', 'failed', 'discarded') AND state = :state ORDER BY id DESC LIMIT :limit",
-            state=state,
+            "SELECT id, run_id, ordinal, total, state, state_since, reason FROM batches "
+            "WHERE state NOT IN ('done', 'failed', 'discarded') AND (held OR state = 'submit_unknown') "
+            "ORDER BY id DESC LIMIT :limit",
             limit=MOST_NEEDS,
         )
     )
