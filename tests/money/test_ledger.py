@@ -21,7 +21,7 @@ USAGE = {"input_tokens": 1000, "output_tokens": 100}
 
 
 def line(custom_id: str, *, model: Any = "claude-haiku-4-5", usage: Any = USAGE, duplicate: bool = False) -> Any:
-    return ledger.line(BILLED, custom_id, 1, {"model": model, "usage": usage}, duplicate=duplicate)
+    return ledger.line(ledger.bill(BILLED, custom_id, {"model": model, "usage": usage}), 1, duplicate=duplicate)
 
 
 def append(*lines: Any) -> None:

@@ -53,21 +53,38 @@ class Line(NamedTuple):
     result: dict[str, Any]
 
 
-class Chunk(NamedTuple):
-    """Lines to be stored together, by their custom_id."""
+class Answer(NamedTuple):
+    """What a line says of its request, ready to be stored.
 
-    lines: dict[str, Line]
+    :param result: a row in the order of `RESULT_COLUMNS`, but for the request's id.
+    :param bill: what the ledger says of it; None: nothing was billed.
+    """
+
+    custom_id: str
+    state: RequestState
+    failure: Failure | None
+    result: tuple[Any, ...]
+    bill: ledger.Bill | None
+
+
+class Chunk(NamedTuple):
+    """Answers to be stored together, by their custom_id."""
+
+    answers: dict[str, Answer]
     unreadable: int
 
     @classmethod
-    def parse(cls, raws: Sequence[bytes]) -> Chunk:
-        """The first line of each custom_id, and how many are no lines at all."""
-        parsed = [parse(raw) for raw in raws]
-        lines: dict[str, Line] = {}
-        for line in parsed:
-            if line is not None:
-                lines.setdefault(line.custom_id, line)
-        return cls(lines, parsed.count(None))
+    def read(cls, raws: Iterable[bytes], billed: ledger.Billed) -> Chunk:
+        """The first answer of each custom_id, and how many lines are none."""
+        answers: dict[str, Answer] = {}
+        unreadable = 0
+        for raw in raws:
+            line = parse(raw)
+            if line is None:
+                unreadable += 1
+            elif line.custom_id not in answers:
+                answers[line.custom_id] = _answer(line, billed)
+        return cls(answers, unreadable)
 
 
 @dataclass(slots=True)
@@ -96,7 +113,7 @@ def ingest(desk: Desk, lease: Lease) -> float | None:
     fetch = Fetch(batch, billed)
     try:
         with desk.gateway.results(_api_batch(batch)) as lines:
-            for chunk in ahead(map(Chunk.parse, _chunks(lines))):
+            for chunk in ahead(Chunk.read(raws, billed) for raws in _chunks(lines)):
                 _store(lease, fetch, chunk)
     except (ApiNotFound, ApiAccount) as error:
         return _gone(desk, lease, batch.id, error)
@@ -163,9 +180,23 @@ def parse(raw: bytes) -> Line | None:
     return Line(raw, identifier, kind, result)
 
 
+def _answer(line: Line, billed: ledger.Billed) -> Answer:
+    state = STATES[line.kind]
+    size_and_line = (len(line.raw), line.raw.decode())
+    if state == RequestState.SUCCEEDED:
+        message = line.result["message"]
+        result = (line.kind, _text(message.get("stop_reason")), None, None, *size_and_line)
+        return Answer(line.custom_id, state, None, result, ledger.bill(billed, line.custom_id, message))
+    failure = OF_STATE[state] if state in OF_STATE else of_error(line.result)
+    failure = Failure(failure.kind, _text(failure.type), storable(failure.message))
+    return Answer(
+        line.custom_id, state, failure, (line.kind, None, failure.type, failure.message, *size_and_line), None
+    )
+
+
 def _store(lease: Lease, fetch: Fetch, chunk: Chunk) -> None:
     """One transaction: results, ledger lines, states and tally of a chunk."""
-    lines = chunk.lines
+    answers = chunk.answers
     fetch.unreadable += chunk.unreadable
     with db.transaction(by_key=True) as tx:
         lease.progress(tx)
@@ -174,67 +205,49 @@ def _store(lease: Lease, fetch: Fetch, chunk: Chunk) -> None:
             # Not locked: whoever settles one of them meanwhile makes `settle_requests` refuse the chunk.
             "SELECT id, custom_id, batch_id, state FROM requests WHERE custom_id = ANY(CAST(:ids AS text[])) "
             "ORDER BY id",
-            ids=db.array(lines),
+            ids=db.array(answers),
         )
-        _count(fetch, lines, known)
+        _count(fetch, chunk, known)
         new = [request for request in known if request.state in (RequestState.PENDING, RequestState.MISSING)]
         old = [request for request in known if request.state == RequestState.SUCCEEDED]
-        _write(tx, fetch, [(request, lines[request.custom_id]) for request in new])
-        _write_duplicates(tx, fetch, [(request, lines[request.custom_id]) for request in old])
+        _write(tx, [(request, answers[request.custom_id]) for request in new])
+        _write_duplicates(tx, fetch, [(request.id, answers[request.custom_id]) for request in old])
 
 
-def _count(fetch: Fetch, lines: dict[str, Line], known: Iterable[Any]) -> None:
-    strangers = set(lines)
-    for request in known:
-        strangers.discard(request.custom_id)
-        fetch.own_lines += request.batch_id == fetch.batch.id
+def _count(fetch: Fetch, chunk: Chunk, known: Sequence[Any]) -> None:
+    strangers = chunk.answers.keys() - {request.custom_id for request in known}
+    fetch.own_lines += sum(request.batch_id == fetch.batch.id for request in known)
     fetch.strangers += len(strangers)
     fetch.stranger_ids += sorted(strangers)[: max(0, 5 - len(fetch.stranger_ids))]
 
 
-def _write(tx: Connection, fetch: Fetch, answers: list[tuple[Any, Line]]) -> None:
+def _write(tx: Connection, answers: list[tuple[Any, Answer]]) -> None:
     """Store answers that are new: state of request and item, result, ledger line."""
-    failures = [_failure(line) for _, line in answers]
     settlement = Settlement()
-    for (request, line), failure in zip(answers, failures, strict=True):
-        if failure is None:
-            settlement.add(request, RequestState.SUCCEEDED, None, None)
-        else:
-            settlement.add(request, STATES[line.kind], failure.kind, _text(failure.message))
+    for request, answer in answers:
+        failure = answer.failure
+        settlement.add(request, answer.state, failure and failure.kind, failure and failure.message)
     settle_requests(tx, settlement)
-    # Rows are made while the server stores those before them.
-    results = (_result(request.id, line, failure) for (request, line), failure in zip(answers, failures, strict=True))
-    db.copy_rows(tx, "results", RESULT_COLUMNS, results)
-    ledger.append(tx, (_bill(fetch, request.id, line) for request, line in answers if line.kind == "succeeded"))
+    db.copy_rows(tx, "results", RESULT_COLUMNS, ((request.id, *answer.result) for request, answer in answers))
+    ledger.append(
+        tx, (ledger.line(answer.bill, request.id, duplicate=False) for request, answer in answers if answer.bill)
+    )
 
 
-def _failure(line: Line) -> Failure | None:
-    """What a line says of a request that did not succeed; None: it did."""
-    state = STATES[line.kind]
-    if state == RequestState.SUCCEEDED:
-        return None
-    return OF_STATE[state] if state in OF_STATE else of_error(line.result)
-
-
-def _result(request_id: int, line: Line, failure: Failure | None) -> tuple[Any, ...]:
-    """A row in the order of `RESULT_COLUMNS`."""
-    stop_reason = _text(line.result["message"].get("stop_reason")) if failure is None else None
-    error_type, error = (_text(failure.type), _text(failure.message)) if failure else (None, None)
-    return (request_id, line.kind, stop_reason, error_type, error, len(line.raw), line.raw.decode())
-
-
-def _bill(fetch: Fetch, request_id: int, line: Line, *, duplicate: bool = False) -> tuple[Any, ...]:
-    return ledger.line(fetch.billed, line.custom_id, request_id, line.result["message"], duplicate=duplicate)
-
-
-def _write_duplicates(tx: Connection, fetch: Fetch, answers: list[tuple[Any, Line]]) -> None:
+def _write_duplicates(tx: Connection, fetch: Fetch, answers: list[tuple[int, Answer]]) -> None:
     """A second paid answer, from another batch of the API, is money but no result: a ledger line marked so."""
-    paid = [(request, line) for request, line in answers if line.kind == "succeeded"]
+    paid = [answer.custom_id for _, answer in answers if answer.bill]
     if not paid:
         return
-    listed = ledger.known(tx, fetch.billed.api_batch_id, [line.custom_id for _, line in paid])
-    unlisted = [(request.id, line) for request, line in paid if line.custom_id not in listed]
-    ledger.append(tx, (_bill(fetch, request_id, line, duplicate=True) for request_id, line in unlisted))
+    listed = ledger.known(tx, fetch.billed.api_batch_id, paid)
+    ledger.append(
+        tx,
+        [
+            ledger.line(answer.bill, request_id, duplicate=True)
+            for request_id, answer in answers
+            if answer.bill and answer.custom_id not in listed
+        ],
+    )
 
 
 def _text(value: Any) -> str | None:

@@ -1,5 +1,5 @@
 """The ledger: one line per billed answer, appended inside the ingest transaction, never changed.
-Ingestion makes lines with `line` and writes them with `append`; pages and the command line ask for totals.
+Ingestion makes bills and lines of them and writes these with `append`; pages and the command line ask for totals.
 """
 
 from __future__ import annotations
@@ -50,11 +50,12 @@ class LedgerLine(Base):
 
 
 COLUMNS = (
+    "request_id",
+    "duplicate",
     "api_batch_id",
     "custom_id",
     "account_id",
     "run_id",
-    "request_id",
     "model",
     "input_tokens",
     "write_5m_tokens",
@@ -65,7 +66,6 @@ COLUMNS = (
     "inference_geo",
     "cost_usd",
     "sync_cost_usd",
-    "duplicate",
     "priced_at",
 )
 
@@ -83,20 +83,28 @@ class Billed:
     created_at: datetime  # the API's own time of creation: prices are of that day
 
 
-def line(billed: Billed, custom_id: str, request_id: int, message: Any, *, duplicate: bool) -> tuple[Any, ...]:
-    """One ledger line, in the order of `COLUMNS`, for a succeeded answer.
+Bill = tuple[Any, ...]  # a ledger line but for the request it belongs to, in the order of `COLUMNS` from the third on
+
+
+def bill(billed: Billed, custom_id: str, message: Any) -> Bill:
+    """What a succeeded answer cost.
 
     :param message: the answer's Message as parsed JSON, however odd.
     """
-    model = message.get("model")
-    usage = Usage.parse(message.get("usage"))
-    head = (billed.api_batch_id, custom_id, billed.account_id, billed.run_id, request_id)
+    head = (billed.api_batch_id, custom_id, billed.account_id, billed.run_id)
     priced_at = billed.created_at.isoformat()  # psycopg takes ten times as long over the same
+    model = message.get("model")
     model = model if isinstance(model, str) and len(model) <= MAX_NAME and model.isprintable() else None
+    usage = Usage.parse(message.get("usage"))
     if usage is None:
-        return (*head, model, *(None,) * 9, duplicate, priced_at)
+        return (*head, model, *(None,) * 9, priced_at)
     price = cost(model, usage, billed.created_at) if model else None
-    return (*head, model, *usage, *(price or (None, None)), duplicate, priced_at)
+    return (*head, model, *usage, *(price or (None, None)), priced_at)
+
+
+def line(bill: Bill, request_id: int, *, duplicate: bool) -> tuple[Any, ...]:
+    """One ledger line, in the order of `COLUMNS`."""
+    return (request_id, duplicate, *bill)
 
 
 def append(tx: Connection, lines: Iterable[tuple[Any, ...]]) -> None:
