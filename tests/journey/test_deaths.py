@@ -179,6 +179,7 @@ def test_a_waiting_command_takes_over_when_everything_else_is_killed(
     until(lambda: len(api.accepted()) > RECORDS, "the second run is under way")
     run.kill()
     until(lambda: not installation.left_running(), "all that it had started has ended")
+    api.configure(delay=0.3)  # for what was not sent yet
     api.advance(600)
     again = installation.run("resubmit", "2", "--json", "--out", installation.folder / "out.jsonl")
     completed(again, installation, RECORDS)
