@@ -11,6 +11,7 @@ from uuid import uuid4
 import pytest
 from flask import Flask
 from psycopg.errors import InsufficientPrivilege
+from support.browser import chromium, page  # noqa: F401 - fixtures, of which a process can have but one
 from support.desk import DeskDriver, make_settings
 from support.sandbox import Sandbox, SandboxThread
 from support.services import create_database, drop_database, start_services

@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 from flask import Flask
-from support.browser import chromium, page, served
-
-__all__ = ["chromium", "page"]
+from support.browser import served
 
 
 @pytest.fixture

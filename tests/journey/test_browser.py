@@ -6,7 +6,7 @@ import re
 
 import pytest
 from playwright.sync_api import Page, expect
-from support.browser import chromium, page, sign_in  # noqa: F401 - fixtures
+from support.browser import sign_in
 from support.desk import DeskDriver, documents
 from support.installation import PATIENCE, Command, Installation
 from support.sandbox import SandboxProcess
@@ -29,7 +29,7 @@ def test_failures_are_seen_resubmitted_and_watched_to_their_end(
     shared_api: SandboxProcess,
     upped: Command,
     desk: DeskDriver,
-    page: Page,  # noqa: F811
+    page: Page,
 ) -> None:
     shared_api.configure(invalid_share=0.1)
     done = shared.classify(shared.write("docs.jsonl", documents(RECORDS)))

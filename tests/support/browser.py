@@ -1,4 +1,4 @@
-"""A real browser and a real web server for tests. A `conftest.py` imports the fixtures that its tests use.
+"""A real browser and a real web server for tests. The root `conftest.py` registers its fixtures.
 
 Where no chromium is found the tests are skipped by name, with the reason; where `CI` is set they fail instead.
 """
