@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import orjson
 
-from webapp.batches.record import Record
+from webapp.records.record import Record
 
 MODEL = "claude-opus-5-5"
 LABELS = ("alpha", "beta")

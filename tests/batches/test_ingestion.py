@@ -19,9 +19,9 @@ from werkzeug.wrappers import Request, Response
 
 from webapp import db, jobs
 from webapp.batches import ingestion, runs
-from webapp.batches.exporting import jsonl_line
 from webapp.batches.states import FailureClass
 from webapp.gateway import Gateway
+from webapp.records.exporting import jsonl_line
 
 
 def ended(desk: DeskDriver, count: int = 12) -> tuple[int, int]:

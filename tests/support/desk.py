@@ -16,13 +16,13 @@ from support.sandbox import API_KEY
 from webapp import db, jobs
 from webapp.batches import queries, runs
 from webapp.batches.desk import Desk
-from webapp.batches.exporting import OutputRow
 from webapp.batches.importing import import_records
-from webapp.batches.jsontext import dumps
-from webapp.batches.record import Record
-from webapp.batches.records import Problem, read_records
 from webapp.hooks import load_plugins
 from webapp.local import Services
+from webapp.records.exporting import OutputRow
+from webapp.records.jsontext import dumps
+from webapp.records.reading import Problem, read_records
+from webapp.records.record import Record
 from webapp.settings import Settings, load
 
 PATIENCE = 25.0

@@ -10,7 +10,7 @@ from typing import Any
 
 from flask import request, url_for
 
-from webapp.batches.escapes import one_line
+from webapp.records.escapes import one_line
 
 MOST_DIGITS = 18  # of an id: what a bigint always holds
 LAST = 10**MOST_DIGITS

@@ -10,8 +10,8 @@ from decimal import ROUND_HALF_UP, Decimal
 from flask import Flask
 from markupsafe import Markup
 
-from webapp.batches.escapes import one_line, visible
 from webapp.db import utcnow
+from webapp.records.escapes import one_line, visible
 
 CENT = Decimal("0.01")
 UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from flask import Response
 
 from webapp.admin.headers import DOWNLOAD
-from webapp.batches.escapes import visible
+from webapp.records.escapes import visible
 
 MOST_SHOWN = 60_000  # characters of one payload on a page
 INDENT = "  "

@@ -16,10 +16,10 @@ from webapp.admin.frame import Page, expose, reading
 from webapp.admin.headers import DOWNLOAD
 from webapp.admin.looking import PER_PAGE, WINDOW, Wanted, find
 from webapp.admin.payloads import MOST_SHOWN, Payload, download, laid_out, plain
-from webapp.batches import jsontext
 from webapp.batches.encoding import join_line, mark_pattern, with_images
 from webapp.batches.states import FailureClass, RequestState
 from webapp.errors import NotFound
+from webapp.records import jsontext
 
 MOST_PARSED = 8_000_000  # bytes of a result that is read for its text; beyond that its beginning is shown as it is
 IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})

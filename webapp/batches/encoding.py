@@ -15,8 +15,8 @@ from typing import Any
 
 import orjson
 
-from webapp.batches.jsontext import plain
 from webapp.hooks import Image
+from webapp.records.jsontext import plain
 
 HEAD = b'{"requests":['
 TAIL = b"]}"

@@ -12,8 +12,8 @@ from typing import Any
 from sqlalchemy import Connection
 
 from webapp import db
-from webapp.batches.records import SHOWN_PROBLEMS, Image, Problem, Record, problems_report
 from webapp.errors import InputError
+from webapp.records.reading import SHOWN_PROBLEMS, Image, Problem, Record, problems_report
 
 SUBJECT_COLUMNS = ("dataset_id", "position", "kind", "key", "content_hash", "image", "size", "data")
 

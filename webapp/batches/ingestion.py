@@ -12,11 +12,9 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection
 
 from webapp import db
-from webapp.batches import jsontext
 from webapp.batches.ahead import ahead
 from webapp.batches.completion import batch_over, results_vanished
 from webapp.batches.desk import Desk
-from webapp.batches.escapes import storable
 from webapp.batches.failures import OF_STATE, STATES, Failure, of_error
 from webapp.batches.settling import disprove
 from webapp.batches.states import (
@@ -34,6 +32,8 @@ from webapp.batches.steps import Lease, StepName, due
 from webapp.errors import ApiAccount, ApiNotFound, ApiRefused
 from webapp.gateway import ApiBatch
 from webapp.money import ledger
+from webapp.records import jsontext
+from webapp.records.escapes import storable
 
 CHUNK_LINES = 1000
 CHUNK_BYTES = 8_000_000

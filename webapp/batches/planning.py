@@ -13,16 +13,17 @@ from pydantic import BaseModel
 from sqlalchemy import Connection
 
 from webapp import db
-from webapp.batches import encoding, jsontext
+from webapp.batches import encoding
 from webapp.batches.ahead import ahead
 from webapp.batches.completion import finish_if_over
 from webapp.batches.desk import Desk
-from webapp.batches.escapes import storable
 from webapp.batches.sharding import cut_pending
 from webapp.batches.states import FailureClass, RequestState, RunState, move_run, note, stop_unsent, tally
 from webapp.batches.steps import Lease
 from webapp.errors import InputError, NotFound, PluginError
 from webapp.hooks import Image, Subject, Task, calls
+from webapp.records import jsontext
+from webapp.records.escapes import storable
 
 CHUNK_ROWS = 1000
 CHUNK_BYTES = 8_000_000

@@ -10,11 +10,11 @@ from typing import Any
 from webapp import db
 from webapp.batches.completion import results_vanished
 from webapp.batches.desk import Desk
-from webapp.batches.escapes import storable
 from webapp.batches.states import BatchState, explain_batch, hold_batch, move_batch
 from webapp.batches.steps import Lease, StepName, due
 from webapp.errors import ApiAccount, ApiNotFound, ApiRefused, ApiUnclear
 from webapp.gateway import ApiBatch
+from webapp.records.escapes import storable
 
 LOST_WAIT = 300.0  # seconds between looks for a batch that the API does not know (another key, or its trouble)
 

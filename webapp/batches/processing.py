@@ -13,15 +13,15 @@ from pydantic import BaseModel
 from sqlalchemy import Connection
 
 from webapp import db
-from webapp.batches import jsontext
 from webapp.batches.completion import finish_if_over
 from webapp.batches.desk import Desk
-from webapp.batches.escapes import storable
 from webapp.batches.planning import subject_payload
 from webapp.batches.states import OutputState, RunState, move_run, settle_outputs
 from webapp.batches.steps import Lease
 from webapp.errors import InputError, InvalidOutput, NotFound
 from webapp.hooks import Message, Task, calls
+from webapp.records import jsontext
+from webapp.records.escapes import storable
 
 CHUNK_ROWS = 500
 CHUNK_BYTES = 8_000_000

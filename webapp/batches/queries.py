@@ -12,10 +12,10 @@ from typing import Any
 from sqlalchemy import Connection
 
 from webapp import db
-from webapp.batches.exporting import OutputRow
 from webapp.batches.states import OPEN_BATCH_STATES, RunState
 from webapp.errors import NotFound
 from webapp.money import ledger
+from webapp.records.exporting import OutputRow
 
 EXPORT_PAGE = 1000
 EXPORT_BYTES = 8_000_000  # of answers held at once; a longer one comes alone

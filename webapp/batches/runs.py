@@ -15,12 +15,12 @@ from pydantic import BaseModel
 from sqlalchemy import Connection
 
 from webapp import db
-from webapp.batches import jsontext
 from webapp.batches.completion import finish_if_over
 from webapp.batches.states import OPEN_BATCH_STATES, BatchState, FailureClass, RunState, move_run, note
 from webapp.batches.steps import StepName, due
 from webapp.errors import InputError, NotFound, Refused
 from webapp.hooks import Task
+from webapp.records import jsontext
 
 TOKEN_BYTES = 10  # 80 bits: unique across installations and restored backups
 

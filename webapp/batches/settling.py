@@ -13,12 +13,12 @@ from sqlalchemy import Connection
 from webapp import db
 from webapp.batches.accounts import find_account
 from webapp.batches.desk import Desk
-from webapp.batches.escapes import storable
 from webapp.batches.models import SubmissionOutcome
 from webapp.batches.states import BatchState, explain_batch, hold_batch, move_batch, note
 from webapp.batches.steps import Lease, StepName, due
 from webapp.errors import ApiAccount, ApiError
 from webapp.gateway import ApiBatch, Gateway
+from webapp.records.escapes import storable
 
 FIRST_LOOK = 2.0  # seconds after the POST ended without an answer
 LOOK_AGAIN = 30.0

@@ -16,8 +16,8 @@ from typing import Any
 from sqlalchemy import Connection
 
 from webapp import db
-from webapp.batches.escapes import storable
 from webapp.errors import Fenced
+from webapp.records.escapes import storable
 
 
 class RunState(StrEnum):

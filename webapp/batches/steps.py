@@ -18,8 +18,8 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from webapp import db
-from webapp.batches.escapes import storable
 from webapp.errors import Fenced
+from webapp.records.escapes import storable
 
 LEASE_SECONDS = 20.0
 RENUDGE_SECONDS = 5.0

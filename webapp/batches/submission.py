@@ -21,7 +21,6 @@ from webapp.batches.accounts import find_account, throttle, throttled_for
 from webapp.batches.ahead import ahead
 from webapp.batches.completion import batch_over, pause_run
 from webapp.batches.desk import Desk
-from webapp.batches.escapes import storable
 from webapp.batches.models import SubmissionOutcome
 from webapp.batches.settling import end_post, record_created
 from webapp.batches.sharding import split
@@ -46,6 +45,7 @@ from webapp.errors import (
     BatchdeskError,
 )
 from webapp.gateway import ApiBatch
+from webapp.records.escapes import storable
 
 log = logging.getLogger("batchdesk")
 

@@ -19,12 +19,12 @@ from webapp import create_app, db, jobs
 from webapp.batches import queries, runs
 from webapp.batches.importing import Sieve, import_records
 from webapp.batches.queries import Summary
-from webapp.batches.records import read_records
 from webapp.cli.app import FAILURES
 from webapp.cli.serving import bring_up
 from webapp.cli.waiting import INTERRUPTED, Ending, interruptible, wait_for
 from webapp.errors import Refused
 from webapp.local import Supervisor
+from webapp.records.reading import read_records
 from webapp.settings import load
 
 LABELS = "network,files,text,numbers,time,processes,testing,language"

@@ -11,13 +11,14 @@ from typing import Any
 import click
 from pydantic import BaseModel
 
-from webapp.batches import encoding, jsontext, runs
+from webapp.batches import encoding, runs
 from webapp.batches.cutting import cut
 from webapp.batches.importing import Sieve
-from webapp.batches.records import Problem, Record, problems_report
 from webapp.cli.app import BAD_USAGE, OK
 from webapp.errors import InputError, PluginError
 from webapp.hooks import Image, Registry, Subject, Task, calls
+from webapp.records import jsontext
+from webapp.records.reading import Problem, Record, problems_report
 from webapp.settings import load
 
 TOKEN = "0" * 16  # as long as a run's own

@@ -8,11 +8,11 @@ from pathlib import Path
 import click
 
 from webapp import PLUGINS
-from webapp.batches.exporting import check_out_path, rejected_path
 from webapp.cli.environment import through
 from webapp.cli.starting import Wanted, start
 from webapp.cli.waiting import deadline_of, interruptible, patiently, see_out
 from webapp.hooks import load_plugins
+from webapp.records.exporting import check_out_path, rejected_path
 from webapp.settings import load
 
 

@@ -11,13 +11,13 @@ import click
 
 from webapp import db, jobs
 from webapp.batches import queries
-from webapp.batches.exporting import check_out_path, write_outputs
 from webapp.batches.queries import Summary
 from webapp.batches.states import FailureClass, RunState
 from webapp.cli.app import OK
 from webapp.cli.environment import opened, through
 from webapp.cli.starting import OWNER
 from webapp.cli.waiting import deadline_of, describe, finish, interruptible, present, see_out
+from webapp.records.exporting import check_out_path, write_outputs
 
 CANCEL_PATIENCE = 60.0  # seconds in which the API is to be told
 

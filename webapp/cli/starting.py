@@ -15,12 +15,12 @@ from pydantic import BaseModel
 
 from webapp import db
 from webapp.batches import runs
-from webapp.batches.exporting import setting_aside
 from webapp.batches.importing import Sieve, import_records
-from webapp.batches.records import Problem, Record, problems_report, read_records
 from webapp.cli.app import tell
 from webapp.errors import InputError
 from webapp.hooks import Task
+from webapp.records.exporting import setting_aside
+from webapp.records.reading import Problem, Record, problems_report, read_records
 
 OWNER = "command line"
 SKIP_HINT = "Nothing was sent. Mend them, or add --skip-bad to set them aside and go on with the rest."

@@ -20,11 +20,11 @@ from sqlalchemy.exc import DBAPIError
 
 from webapp import db, jobs
 from webapp.batches import queries
-from webapp.batches.exporting import write_outputs
 from webapp.batches.queries import RunStatus, Summary
 from webapp.batches.states import RunState
 from webapp.cli.app import FAILURES, OK, STOPPED_WAITING, tell
 from webapp.cli.environment import connection_lost, owner_left
+from webapp.records.exporting import write_outputs
 
 T = TypeVar("T")
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from webapp.batches.jsontext import parse_object
-from webapp.batches.record import Admission, Problem, Record, file_lines, too_long
+from webapp.records.jsontext import parse_object
+from webapp.records.record import Admission, Problem, Record, file_lines, too_long
 
 _WHITE_SPACE = b" \t\r\n"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from read_inputs import read, write
 
-from webapp.batches.records import Record
+from webapp.records.reading import Record
 
 
 def csv_file(tmp_path: Path, content: bytes | str) -> Path:

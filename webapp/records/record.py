@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from webapp.batches.escapes import one_line, shown
-from webapp.batches.faults import Fault, foreign_content
-from webapp.batches.images import Image
-from webapp.batches.jsontext import json_noun, parse_exactly
 from webapp.errors import InputError
+from webapp.records.escapes import one_line, shown
+from webapp.records.faults import Fault, foreign_content
+from webapp.records.images import Image
+from webapp.records.jsontext import json_noun, parse_exactly
 
 # How much of a bad record is kept for the set-aside file.
 RAW_BYTES = 64 * 1024

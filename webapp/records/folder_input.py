@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 import orjson
 
-from webapp.batches.escapes import one_line, shown
-from webapp.batches.faults import Fault, foreign_content, not_utf8
-from webapp.batches.images import MAX_FILE_BYTES, fit_image
-from webapp.batches.images import SUFFIXES as IMAGE_SUFFIXES
-from webapp.batches.record import MAX_RECORD_BYTES, RAW_BYTES, UTF8_MARK, Problem, Record, key_fault
 from webapp.errors import InputError
+from webapp.records.escapes import one_line, shown
+from webapp.records.faults import Fault, foreign_content, not_utf8
+from webapp.records.images import MAX_FILE_BYTES, fit_image
+from webapp.records.images import SUFFIXES as IMAGE_SUFFIXES
+from webapp.records.record import MAX_RECORD_BYTES, RAW_BYTES, UTF8_MARK, Problem, Record, key_fault
 
 TEXT_SUFFIXES = frozenset(
     {".txt", ".text", ".md", ".markdown", ".rst", ".adoc", ".org", ".tex", ".log", ".html", ".htm", ".xml"}

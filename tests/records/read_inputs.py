@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from webapp.batches.records import Problem, Record, read_records
+from webapp.records.reading import Problem, Record, read_records
 
 
 def write(path: Path, content: bytes | str) -> Path:

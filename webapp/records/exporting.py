@@ -15,10 +15,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from webapp.batches.escapes import shown, visible
-from webapp.batches.jsontext import dumps, loads
-from webapp.batches.record import RAW_BYTES, Problem
 from webapp.errors import InputError
+from webapp.records.escapes import shown, visible
+from webapp.records.jsontext import dumps, loads
+from webapp.records.record import RAW_BYTES, Problem
 
 COLUMNS = ("key", "status", "output", "error", "custom_id", "attempts")
 # What makes a spreadsheet take a cell for a formula, full-width forms included, also behind white space; and the

@@ -12,7 +12,7 @@ from io import BytesIO
 from PIL import Image as Pillow
 from PIL import ImageOps, UnidentifiedImageError
 
-from webapp.batches.faults import Fault
+from webapp.records.faults import Fault
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".gif", ".webp", ".bmp", ".tif", ".tiff"})
 # The API's: 10 MB of base64 an image, 8000 pixels a side; it looks at no more than 2576 of them.

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webapp.batches.exporting import (
+from webapp.errors import InputError
+from webapp.records.exporting import (
     COLUMNS,
     OutputRow,
     check_out_path,
@@ -25,8 +26,7 @@ from webapp.batches.exporting import (
     setting_aside,
     write_outputs,
 )
-from webapp.batches.records import RAW_BYTES, Problem, read_records
-from webapp.errors import InputError
+from webapp.records.reading import RAW_BYTES, Problem, read_records
 
 
 def row(key: str = "a", output: str | None = '"yes"', error: str | None = None) -> OutputRow:
@@ -217,7 +217,7 @@ def test_checking_a_good_out_path_leaves_no_trace(tmp_path: Path) -> None:
 def test_a_full_disk_is_an_input_error_naming_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The part file is made at a link to the device that is always full.
     (tmp_path / ".batchdesk-full.part").symlink_to("/dev/full")
-    monkeypatch.setattr("webapp.batches.exporting._part", lambda path: path.with_name(".batchdesk-full.part"))
+    monkeypatch.setattr("webapp.records.exporting._part", lambda path: path.with_name(".batchdesk-full.part"))
     with pytest.raises(InputError, match=r"out\.rejected\.jsonl cannot be written"):
         set_aside([Problem("x", "bad", "mend it", b"raw")], tmp_path / "out.rejected.jsonl")
 

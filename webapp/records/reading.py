@@ -9,13 +9,13 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from webapp.batches.csv_input import csv_records
-from webapp.batches.escapes import one_line, shown
-from webapp.batches.folder_input import folder_records
-from webapp.batches.images import Image
-from webapp.batches.jsonl_input import jsonl_records
-from webapp.batches.record import RAW_BYTES, Problem, Record
 from webapp.errors import InputError
+from webapp.records.csv_input import csv_records
+from webapp.records.escapes import one_line, shown
+from webapp.records.folder_input import folder_records
+from webapp.records.images import Image
+from webapp.records.jsonl_input import jsonl_records
+from webapp.records.record import RAW_BYTES, Problem, Record
 
 __all__ = ["RAW_BYTES", "SHOWN_PROBLEMS", "Image", "Problem", "Record", "problems_report", "read_records"]
 

@@ -11,8 +11,8 @@ from typing import Any, NoReturn
 
 import orjson
 
-from webapp.batches.escapes import one_line
-from webapp.batches.faults import Fault, not_utf8
+from webapp.records.escapes import one_line
+from webapp.records.faults import Fault, not_utf8
 
 _NAME_END = re.compile(rb'"[ \t\r\n]*:')
 _MEND = "mend it, or take it out"

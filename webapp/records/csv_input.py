@@ -10,10 +10,10 @@ from pathlib import Path
 
 import orjson
 
-from webapp.batches.escapes import one_line, shown
-from webapp.batches.faults import Fault, not_utf8
-from webapp.batches.record import MAX_RECORD_BYTES, RAW_BYTES, Admission, Problem, Record, file_lines, too_long
 from webapp.errors import InputError
+from webapp.records.escapes import one_line, shown
+from webapp.records.faults import Fault, not_utf8
+from webapp.records.record import MAX_RECORD_BYTES, RAW_BYTES, Admission, Problem, Record, file_lines, too_long
 
 _DELIMITERS = (",", ";", "\t")
 _QUOTES = "close each quoted field, and double the quotes within it"

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from read_inputs import read, write
 
-from webapp.batches import record as record_module
-from webapp.batches.record import Admission
-from webapp.batches.records import RAW_BYTES, Problem, Record, problems_report, read_records
 from webapp.errors import InputError
+from webapp.records import record as record_module
+from webapp.records.reading import RAW_BYTES, Problem, Record, problems_report, read_records
+from webapp.records.record import Admission
 
 
 @pytest.fixture
@@ -315,7 +315,7 @@ def test_the_report_shows_the_first_twenty_and_the_count() -> None:
 GROWTH = """
 import resource, sys
 from pathlib import Path
-from webapp.batches.records import read_records
+from webapp.records.reading import read_records
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 start = peak()
 count = sum(1 for _ in read_records(Path(sys.argv[1])))

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
-from webapp.batches import images
-from webapp.batches.faults import Fault
-from webapp.batches.images import GOOD_SIDE, MAX_BYTES, Image, fit_image
-from webapp.batches.records import Problem, Record, read_records
+from webapp.records import images
+from webapp.records.faults import Fault
+from webapp.records.images import GOOD_SIDE, MAX_BYTES, Image, fit_image
+from webapp.records.reading import Problem, Record, read_records
 
 
 def picture(kind: str, size: tuple[int, int] = (40, 30), mode: str = "RGB", **options: object) -> bytes:

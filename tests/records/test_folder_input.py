@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from read_inputs import read, write
 
-from webapp.batches.records import Problem, Record, read_records
 from webapp.errors import InputError
+from webapp.records.reading import Problem, Record, read_records
 
 
 def data(records: list[Record]) -> list[dict[str, object]]:
