@@ -45,6 +45,9 @@ LONGEST_WAIT = 86_400.0  # seconds; no answer makes us wait longer
 RAW_STREAM = {"X-Stainless-Raw-Response": "stream", "Accept": "application/binary"}
 RAW_PARSED = {"X-Stainless-Raw-Response": "raw"}
 
+# What the SDK raises, without a word of its own, over an answer that is no JSON, no text, or JSON of another shape.
+UNREADABLE = (ValueError, AttributeError, TypeError)
+
 # error.details.error_code of failures that only a person can end, whatever their status says.
 ACCOUNT_CODES = (
     "enforced_spend_limit_reached",
@@ -306,7 +309,7 @@ def _mapped() -> Iterator[None]:
 
     try:
         yield
-    except (anthropic.AnthropicError, httpx2.HTTPError, httpx2.StreamError, ValueError) as error:
+    except (anthropic.AnthropicError, httpx2.HTTPError, httpx2.StreamError, *UNREADABLE) as error:
         raise mapped(error) from error
 
 
@@ -323,8 +326,8 @@ def mapped(error: Exception) -> ApiError:
         return ApiUnclear(f"The connection to the API failed: {cause or type(cause).__name__}.")
     if isinstance(error, anthropic.CredentialsError):
         return ApiAccount(f"The API key cannot be used: {error}.")
-    if isinstance(error, ValueError):  # the SDK reads JSON that is none, or no text, without a word of its own
-        return ApiUnclear("The API's answer cannot be read: it is no JSON.")
+    if isinstance(error, UNREADABLE):
+        return ApiUnclear("The API's answer cannot be read: it is no JSON, or not what was asked for.")
     if isinstance(error, anthropic.APIResponseValidationError):
         return ApiUnclear("The API's answer cannot be read.", status=error.status_code)
     return ApiUnclear(f"The API call failed: {error or type(error).__name__}.")

@@ -160,6 +160,12 @@ class Settings(BaseModel):
     )
     batch_max_requests: int = Field(10_000, ge=1, le=100_000, description="Most requests in one batch.")
     batch_max_bytes: int = Field(250_000_000, ge=1_000, le=256_000_000, description="Most bytes in one batch's body.")
+    queue_limit: int = Field(
+        200_000,
+        ge=0,
+        description="Most requests of one account in processing at the API; further batches wait for room. By the "
+        "API's tiers: Start 200000, Build 300000, Scale 500000. 0: no limit.",
+    )
     unknown_grace: float = Field(
         900.0,
         ge=0,

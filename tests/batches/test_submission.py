@@ -19,6 +19,7 @@ from support.sandbox import Sandbox
 
 from webapp import db
 from webapp.batches import encoding, runs, settling, submission
+from webapp.batches.body import request_lines
 from webapp.batches.models import SubmissionOutcome
 from webapp.batches.states import FailureClass
 
@@ -504,8 +505,7 @@ def test_an_id_in_hand_of_a_batch_that_was_planned_again_is_not_paid_twice(desk:
 
 def _body_of(desk: DeskDriver, batch_id: int) -> bytes:
     batch = desk.batch(batch_id)
-    sending = submission.Sending(batch_id, batch.run_id, 0, 0, batch.total, batch.body_bytes)
-    return encoding.HEAD + b",".join(submission._lines(sending)) + encoding.TAIL
+    return encoding.HEAD + b",".join(request_lines(batch.run_id, batch_id)) + encoding.TAIL
 
 
 def test_a_post_under_way_is_not_armed_once_its_batch_is_at_the_api(

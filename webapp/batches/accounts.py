@@ -1,4 +1,4 @@
-"""Accounts: whose batches these are, and how long the API asked that account to wait.
+"""Accounts: whose batches these are, how long the API asked that account to wait, and how much it has room for.
 Submission looks an account up before each POST.
 """
 
@@ -11,6 +11,8 @@ from sqlalchemy import Connection
 from webapp import db
 from webapp.gateway import Identity
 from webapp.settings import Settings
+
+AHEAD_WAIT = 2.0  # seconds between looks at the one POST that goes ahead after a 429
 
 
 def find_account(tx: Connection, settings: Settings, identity: Identity) -> int:
@@ -49,9 +51,36 @@ def throttle(tx: Connection, account_id: int, seconds: float) -> None:
     )
 
 
+def relieve(tx: Connection, account_id: int) -> None:
+    """Note that the API took a batch again: whoever was made to wait may send without looking at each other."""
+    db.run(tx, "UPDATE accounts SET throttled_until = NULL WHERE id = :id AND throttled_until <= now()", id=account_id)
+
+
 def throttled_for(tx: Connection, account_id: int) -> float:
-    """Seconds that the account still has to wait; 0 when it may send."""
-    left = db.scalar(
-        tx, "SELECT extract(epoch FROM throttled_until - now()) FROM accounts WHERE id = :id", id=account_id
+    """Seconds that the account still has to wait; 0 when it may send.
+
+    Once the time is over that the API asked for, one POST goes ahead, and the others wait to see what comes of it.
+    The account stays locked until the transaction ends, so that not two go ahead.
+    """
+    account = db.row(
+        tx,
+        "SELECT throttled_until, extract(epoch FROM throttled_until - now()) AS left, EXISTS ("
+        "SELECT 1 FROM submissions s WHERE s.account_id = a.id AND s.outcome IS NULL) AS sending "
+        "FROM accounts a WHERE id = :id FOR UPDATE",
+        id=account_id,
     )
-    return max(0.0, float(left or 0))
+    if account.throttled_until is None:
+        return 0.0
+    return max(float(account.left), AHEAD_WAIT if account.sending else 0.0)
+
+
+def requests_at_the_api(tx: Connection, account_id: int) -> int:
+    """How many requests of an account are in processing, or may be, as far as our rows know."""
+    count: int = db.scalar(
+        tx,
+        # In these words, so that the index of open batches serves.
+        "SELECT coalesce(sum(total), 0) FROM batches WHERE account_id = :id "
+        "AND state NOT IN ('done', 'failed', 'discarded') AND state NOT IN ('planned', 'ingesting')",
+        id=account_id,
+    )
+    return count

@@ -1,98 +1,202 @@
 """The step `poll`: ask the API how far a batch is, ask it to cancel when a person wants that, see it end.
-Runs in a worker; asks by single GET, at the ages that the poll schedule names.
+Runs in a worker, at the ages that the poll schedule names. Where one page of the API's list costs fewer calls than
+single GETs, one poll looks at every batch of the account that is due about now.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from itertools import islice
 from typing import Any
+
+from sqlalchemy import Connection
 
 from webapp import db
 from webapp.batches.completion import results_vanished
 from webapp.batches.desk import Desk
 from webapp.batches.states import BatchState, explain_batch, hold_batch, move_batch
-from webapp.batches.steps import Lease, StepName, due
-from webapp.errors import ApiAccount, ApiNotFound, ApiRefused, ApiUnclear
+from webapp.batches.steps import Lease, StepName, due, give_back, still_held, take_due
+from webapp.errors import ApiAccount, ApiError, ApiNotFound, ApiRefused
+from webapp.gateway import PAGE as LIST_PAGE
 from webapp.gateway import ApiBatch
 from webapp.records.escapes import storable
 
 LOST_WAIT = 300.0  # seconds between looks for a batch that the API does not know (another key, or its trouble)
+EARLIER = 0.5  # of its interval: so much earlier a batch may be looked at when a list is read anyway
+CHUNK = 100  # batches whose answers are stored in one transaction
+ALONE = 20  # batches that a list lacked and that are asked for in the same turn; the rest has turns of its own
+
+LOOK = """
+    SELECT b.id, b.state, b.api_id, b.proved, b.account_id, b.api_created_at,
+           coalesce(b.cancel_wanted_at, r.cancel_wanted_at) IS NOT NULL AS cancel,
+           extract(epoch FROM now() - b.state_since) AS age
+    FROM batches b JOIN runs r ON r.id = b.run_id
+"""
 
 
 def poll(desk: Desk, lease: Lease) -> float | None:
-    """Look at a batch once. Seconds until the next look, or None when it has ended."""
+    """Look at a batch once, and at others along with it. Seconds until the next look, or None when it has ended."""
     with db.transaction() as tx:
-        batch = db.row(
-            tx,
-            "SELECT b.id, b.state, b.api_id, b.proved, "
-            "coalesce(b.cancel_wanted_at, r.cancel_wanted_at) IS NOT NULL AS cancel, "
-            "extract(epoch FROM now() - b.state_since) AS age "
-            "FROM batches b JOIN runs r ON r.id = b.run_id WHERE b.id = :id",
-            id=lease.target_id,
-        )
+        batch = db.row(tx, f"{LOOK} WHERE b.id = :id", id=lease.target_id)
     if batch is None or batch.state not in (BatchState.IN_PROGRESS, BatchState.CANCELING):
         return None
-    every = desk.settings.poll_schedule.every(float(batch.age))
-    try:
-        answer = _look(desk, batch)
-    except ApiNotFound as error:
-        return _lost(desk, lease, batch, error)
-    except ApiAccount as error:
-        with db.transaction() as tx:
-            lease.hold(tx)
-            hold_batch(tx, batch.id, storable(f"The API refuses this account: {error}"), actor="poll")
-        return every
-    except (ApiUnclear, ApiRefused) as error:
-        with db.transaction() as tx:
-            lease.hold(tx)
-            explain_batch(tx, batch.id, storable(f"The API cannot be asked just now: {error}"))
-        return max(error.retry_after or 0.0, every)
-    return _store(lease, batch, answer, every)
-
-
-def _look(desk: Desk, batch: Any) -> ApiBatch:
-    """The batch as it is, after asking to cancel it where that is wanted and still possible."""
-    if batch.cancel and batch.state == BatchState.IN_PROGRESS and batch.proved:
-        try:
-            return desk.gateway.cancel(batch.api_id)
-        except ApiNotFound:
-            raise
-        except ApiRefused as error:
-            if error.status not in (400, 409):
-                raise
-            # It ended in between: what it did is paid for and read like any other.
-    return desk.gateway.retrieve(batch.api_id)
-
-
-def _store(lease: Lease, batch: Any, answer: ApiBatch, every: float) -> float | None:
+    seen = {} if _to_cancel(batch) else _look_at_many(desk, batch)
+    answer = seen.get(batch.api_id) or _look(desk, batch)
     with db.transaction() as tx:
         lease.hold(tx)
-        db.run(
-            tx,
-            "UPDATE batches SET processing_status = :status, api_counts = CAST(:counts AS json), polled_at = now(), "
-            "api_ended_at = :ended, results_url = :url WHERE id = :id",
-            status=answer.processing_status,
-            counts=json.dumps(answer.counts),
-            ended=answer.ended_at,
-            url=answer.results_url,
-            id=batch.id,
-        )
-        if answer.ended:
-            if move_batch(tx, batch.id, BatchState.INGESTING, actor="poll"):
-                due(tx, StepName.INGEST, batch.id)
-            return None
-        if answer.processing_status == "canceling" and batch.state == BatchState.IN_PROGRESS:
-            move_batch(tx, batch.id, BatchState.CANCELING, actor="poll")
-        else:
-            explain_batch(tx, batch.id, None)
+        again = _store(tx, desk, batch, answer)
+    if any(isinstance(one, ApiBatch) and one.ended for one in (answer, *seen.values())):
+        _wake_next()
+    return again
+
+
+def _to_cancel(batch: Any) -> bool:
+    return bool(batch.cancel and batch.state == BatchState.IN_PROGRESS and batch.proved)
+
+
+def _look(desk: Desk, batch: Any) -> ApiBatch | ApiError:
+    """The batch as it is, after asking to cancel it where that is wanted and still possible; or why nobody knows."""
+    try:
+        if _to_cancel(batch):
+            try:
+                return desk.gateway.cancel(batch.api_id)
+            except ApiRefused as error:
+                if error.status not in (400, 409):
+                    raise
+                # It ended in between: what it did is paid for and read like any other.
+        return desk.gateway.retrieve(batch.api_id)
+    except ApiError as error:
+        return error
+
+
+# -- many at once ------------------------------------------------------------------------------------------------
+
+
+def _look_at_many(desk: Desk, batch: Any) -> dict[str, ApiBatch | ApiError]:
+    """Look at all of the account that is due about now, where a list takes fewer calls than single GETs would.
+
+    What was heard of them, this batch among them, by the API's id. The others are stored and given back here. Absence
+    from a list says nothing: a GET decides.
+    """
+    within = desk.settings.poll_schedule.every(float(batch.age)) * EARLIER
+    with db.transaction() as tx:
+        others = _due_with(tx, batch, within)
+        pages = _pages(tx, [batch, *others])
+    if len(others) + 1 <= pages:
+        return {}
+    with db.transaction() as tx:
+        leases = take_due(tx, StepName.POLL, [other.id for other in others], within=within)
+    others = [other for other in others if other.id in leases]
+    seen = _listed(desk, [batch.api_id, *(other.api_id for other in others)], at_most=max(pages, len(others) // 2))
+    lacking = [other for other in others if other.api_id not in seen]
+    seen |= {other.api_id: _look(desk, other) for other in lacking[:ALONE]}
+    for start in range(0, len(others), CHUNK):
+        chunk = others[start : start + CHUNK]
+        with db.transaction() as tx:
+            held = still_held(tx, [leases[other.id] for other in chunk])
+            for other in chunk:
+                if other.id in held:
+                    answer = seen.get(other.api_id)
+                    again = 0.0 if answer is None else _store(tx, desk, other, answer)
+                    give_back(tx, leases[other.id], again_after=again)
+    return seen
+
+
+def _due_with(tx: Connection, batch: Any, within: float) -> Sequence[Any]:
+    """Batches of the same account whose poll is due `within` seconds, and that want nothing but a look."""
+    return db.rows(
+        tx,
+        f"""
+        {LOOK} JOIN steps s ON s.step = 'poll' AND s.target_id = b.id
+        WHERE b.state IN ('in_progress', 'canceling') AND b.account_id = :account AND b.id <> :id
+          AND s.due_at <= now() + make_interval(secs => :within)
+          AND (s.lease_until IS NULL OR s.lease_until < now())
+          AND (b.state = 'canceling' OR coalesce(b.cancel_wanted_at, r.cancel_wanted_at) IS NULL)
+        ORDER BY b.id
+        """,
+        account=batch.account_id,
+        id=batch.id,
+        within=within,
+    )
+
+
+def _pages(tx: Connection, wanted: Sequence[Any]) -> int:
+    """How many pages of the API's list, newest first, it takes at least to see all of these."""
+    newer: int = db.scalar(
+        tx,
+        "SELECT count(*) FROM batches WHERE account_id = :account AND api_created_at >= :oldest",
+        account=wanted[0].account_id,
+        oldest=min(one.api_created_at for one in wanted),
+    )
+    return -(-newer // LIST_PAGE)
+
+
+def _listed(desk: Desk, wanted: Sequence[str], *, at_most: int) -> dict[str, ApiBatch | ApiError]:
+    """What the first pages of the API's list say of the wanted ones; or of each of them why it cannot be read."""
+    found: dict[str, ApiBatch | ApiError] = {}
+    left = set(wanted)
+    try:
+        for page in islice(desk.gateway.pages(), at_most):
+            found |= {one.id: one for one in page.batches if one.id in left}
+            left -= found.keys()
+            if not left:
+                break
+    except ApiError as error:
+        found |= dict.fromkeys(left, error)
+    return found
+
+
+# -- what an answer comes to -------------------------------------------------------------------------------------
+
+
+def _store(tx: Connection, desk: Desk, batch: Any, answer: ApiBatch | ApiError) -> float | None:
+    """Write down what the API said of a batch; seconds until it is to be asked again, or None."""
+    every = desk.settings.poll_schedule.every(float(batch.age))
+    if isinstance(answer, ApiNotFound):
+        return _lost(tx, desk, batch, answer)
+    if isinstance(answer, ApiAccount):
+        hold_batch(tx, batch.id, storable(f"The API refuses this account: {answer}"), actor="poll")
+        return every
+    if isinstance(answer, ApiError):
+        explain_batch(tx, batch.id, storable(f"The API cannot be asked just now: {answer}"))
+        return max(answer.retry_after or 0.0, every)
+    db.run(
+        tx,
+        "UPDATE batches SET processing_status = :status, api_counts = CAST(:counts AS json), polled_at = now(), "
+        "api_ended_at = :ended, results_url = :url WHERE id = :id",
+        status=answer.processing_status,
+        counts=json.dumps(answer.counts),
+        ended=answer.ended_at,
+        url=answer.results_url,
+        id=batch.id,
+    )
+    if answer.ended:
+        if move_batch(tx, batch.id, BatchState.INGESTING, actor="poll"):
+            due(tx, StepName.INGEST, batch.id)
+        return None
+    if answer.processing_status == "canceling" and batch.state == BatchState.IN_PROGRESS:
+        move_batch(tx, batch.id, BatchState.CANCELING, actor="poll")
+    else:
+        explain_batch(tx, batch.id, None)
     return every
 
 
-def _lost(desk: Desk, lease: Lease, batch: Any, error: ApiNotFound) -> float | None:
+def _lost(tx: Connection, desk: Desk, batch: Any, error: ApiNotFound) -> float | None:
+    if results_vanished(tx, desk.settings, batch.id, actor="poll"):
+        return None
     reason = f"The API does not know this batch with the present key ({error}) It is held, not lost: check the key."
-    with db.transaction() as tx:
-        lease.hold(tx)
-        if results_vanished(tx, desk.settings, batch.id, actor="poll"):
-            return None
-        hold_batch(tx, batch.id, storable(reason), actor="poll")
+    hold_batch(tx, batch.id, storable(reason), actor="poll")
     return LOST_WAIT
+
+
+def _wake_next() -> None:
+    """There is room at the API: the batch that has waited longest to be sent is looked at."""
+    with db.transaction() as tx:
+        waiting = db.scalar(
+            tx,
+            "SELECT b.id FROM batches b JOIN runs r ON r.id = b.run_id "
+            "WHERE b.state = 'planned' AND r.state = 'running' ORDER BY b.id LIMIT 1",
+        )
+        if waiting is not None:
+            due(tx, StepName.SUBMIT, waiting)

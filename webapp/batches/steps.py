@@ -8,7 +8,7 @@ All times are the database's own `now()`: the clocks of machines are never compa
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -145,6 +145,54 @@ def take(tx: Connection, step: StepName, target_id: int) -> Lease | None:
         seconds=LEASE_SECONDS,
     )
     return Lease(step, target_id, taken.epoch, taken.starts, taken.culprit) if taken else None
+
+
+def take_due(tx: Connection, step: StepName, target_ids: Sequence[int], *, within: float) -> dict[int, Lease]:
+    """Take the leases of those of some steps that are due `within` seconds and that nobody holds, by their target."""
+    taken = db.rows(
+        tx,
+        """
+        UPDATE steps SET epoch = nextval('step_epochs'), starts = starts + 1, due_at = NULL,
+               lease_until = now() + make_interval(secs => :seconds)
+        FROM (
+            SELECT step, target_id FROM steps WHERE step = :step AND target_id = ANY(CAST(:targets AS bigint[]))
+              AND (lease_until IS NULL OR lease_until < now()) AND due_at <= now() + make_interval(secs => :within)
+            ORDER BY target_id FOR UPDATE SKIP LOCKED
+        ) AS ready
+        WHERE steps.step = ready.step AND steps.target_id = ready.target_id
+        RETURNING steps.target_id, epoch, starts, culprit
+        """,
+        step=step,
+        targets=db.array(target_ids),
+        within=within,
+        seconds=LEASE_SECONDS,
+    )
+    return {line.target_id: Lease(step, line.target_id, line.epoch, line.starts, line.culprit) for line in taken}
+
+
+def still_held(tx: Connection, leases: Sequence[Lease]) -> set[int]:
+    """`Lease.hold` for many of one step at once, without an error for those that another worker has taken over.
+
+    The targets of those that are still ours.
+    """
+    held = db.rows(
+        tx,
+        """
+        UPDATE steps SET lease_until = now() + make_interval(secs => :seconds)
+        FROM (
+            SELECT step, steps.target_id FROM steps JOIN unnest(CAST(:targets AS bigint[]), CAST(:epochs AS bigint[]))
+                AS v(target_id, epoch) ON v.target_id = steps.target_id AND v.epoch = steps.epoch
+            WHERE step = :step ORDER BY steps.target_id FOR UPDATE OF steps
+        ) AS ours
+        WHERE steps.step = ours.step AND steps.target_id = ours.target_id
+        RETURNING steps.target_id
+        """,
+        seconds=LEASE_SECONDS,
+        step=leases[0].step,
+        targets=db.array(lease.target_id for lease in leases),
+        epochs=db.array(lease.epoch for lease in leases),
+    )
+    return {target_id for (target_id,) in held}
 
 
 def give_back(tx: Connection, lease: Lease, *, again_after: float | None = None) -> None:

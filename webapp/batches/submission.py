@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection
@@ -17,8 +16,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from webapp import db
 from webapp.batches import encoding, settling
-from webapp.batches.accounts import find_account, throttle, throttled_for
-from webapp.batches.ahead import ahead
+from webapp.batches.accounts import find_account, relieve, requests_at_the_api, throttle, throttled_for
+from webapp.batches.body import request_lines
 from webapp.batches.completion import batch_over, pause_run
 from webapp.batches.desk import Desk
 from webapp.batches.models import SubmissionOutcome
@@ -49,13 +48,12 @@ from webapp.records.escapes import storable
 
 log = logging.getLogger("batchdesk")
 
-PAGE_ROWS = 1000
-PAGE_BYTES = 4_000_000
 PIECE_BYTES = 1 << 18
 API_DOWN_WAIT = 30.0  # seconds before a batch that was certainly not created is tried again
 THROTTLE_WAIT = 60.0  # seconds, when a 429 does not say how long
 SAME_TOTAL_WAIT = 2.0  # seconds between looks while another POST of the same total is open
 UNSETTLED_WAIT = 30.0  # ... and while it is unknown
+ROOM_WAIT = 15.0  # seconds between looks of the first in line for room in the API's queue
 RECORD_PATIENCE = 600.0
 
 
@@ -127,7 +125,7 @@ def _send(desk: Desk, lease: Lease, batch: Any) -> float | None:
     with db.transaction() as tx:
         lease.hold(tx)
         account_id = find_account(tx, desk.settings, identity)
-        wait = throttled_for(tx, account_id)
+        wait = throttled_for(tx, account_id) or _no_room(tx, desk, batch, account_id)
         if wait:
             return wait
         submission_id = _intend(tx, batch, account_id, identity.api_time)
@@ -172,6 +170,25 @@ def _in_the_way(tx: Connection, batch: Any) -> float:
     return UNSETTLED_WAIT
 
 
+def _no_room(tx: Connection, desk: Desk, batch: Any, account_id: int) -> float:
+    """Seconds to wait while the API's queue of this account is full; 0.0: there is room.
+
+    The longer the line before a batch, the longer its wait: whoever is first looks often, and has the room.
+    """
+    limit, busy = desk.settings.queue_limit, requests_at_the_api(tx, account_id)
+    if not limit or not busy or busy + batch.total <= limit:
+        return 0.0
+    words = f"the API has {busy:,} requests of this account in processing, and {limit:,} are allowed"
+    explain_batch(tx, batch.id, f"It waits for room: {words} (BATCHDESK_QUEUE_LIMIT).")
+    place: int = db.scalar(
+        tx,
+        "SELECT count(*) FROM batches WHERE run_id = :run AND state = 'planned' AND id <= :id",
+        run=batch.run_id,
+        id=batch.id,
+    )
+    return ROOM_WAIT * place
+
+
 def _record(desk: Desk, sending: Sending, created: ApiBatch) -> None:
     """Write the API's id down, however long the database is away: it is known here and nowhere else."""
     deadline = time.monotonic() + RECORD_PATIENCE
@@ -179,6 +196,7 @@ def _record(desk: Desk, sending: Sending, created: ApiBatch) -> None:
         try:
             with db.transaction() as tx:
                 kept = record_created(tx, sending.batch_id, sending.submission_id, created, actor="submit")
+                relieve(tx, sending.account_id)
             break
         except SQLAlchemyError as error:
             log.warning(
@@ -217,7 +235,7 @@ def _body(sending: Sending, lease: Lease) -> Iterator[bytes]:
     piece: list[bytes] = [encoding.HEAD]
     size = 0
     separator = b""
-    for line in _lines(sending):
+    for line in request_lines(sending.run_id, sending.batch_id):
         piece += (separator, line)
         separator = b","
         size += len(line)
@@ -255,58 +273,6 @@ def _arm(sending: Sending, lease: Lease) -> None:
             raise NotArmed("The submission was given up before its last bytes were sent.")
         # Before the commit: if the commit's answer is lost, it may have happened.
         sending.armed = True
-
-
-def _lines(sending: Sending) -> Iterator[bytes]:
-    """Request lines of a batch in order, a page of rows per transaction, images read as they are needed."""
-    with db.transaction() as tx:
-        run = db.row(tx, "SELECT token, shared::text AS shared FROM runs WHERE id = :id", id=sending.run_id)
-    shared = run.shared.encode()
-    marks = encoding.mark_pattern(run.token)
-    content_of = lru_cache(maxsize=4)(_image)
-    for page in ahead(_pages(sending.batch_id)):
-        for line in page:
-            own = encoding.with_images(line.own.encode(), marks, content_of)
-            yield encoding.join_line(line.custom_id.encode(), shared, own)
-
-
-def _pages(batch_id: int) -> Iterator[list[Any]]:
-    after = 0
-    while True:
-        with db.transaction(by_key=True) as tx:
-            page = _page(tx, batch_id, after)
-        if not page:
-            return
-        yield page
-        after = page[-1].id
-
-
-def _page(tx: Connection, batch_id: int, after: int) -> list[Any]:
-    """The next requests of a batch with their stored part, bounded by count and by bytes."""
-    return list(
-        db.rows(
-            tx,
-            """
-            SELECT r.id, r.custom_id, p.own::text AS own FROM (
-                SELECT r.id, r.custom_id, r.item_id, row_number() OVER w AS nth, sum(i.size) OVER w - i.size AS before
-                FROM (SELECT id, custom_id, item_id FROM requests WHERE batch_id = :batch AND id > :after
-                      ORDER BY id LIMIT :rows) AS r
-                JOIN items i ON i.id = r.item_id WINDOW w AS (ORDER BY r.id)
-            ) AS r JOIN item_params p ON p.item_id = r.item_id
-            WHERE r.nth = 1 OR r.before < :bytes ORDER BY r.id
-            """,
-            batch=batch_id,
-            after=after,
-            rows=PAGE_ROWS,
-            bytes=PAGE_BYTES,
-        )
-    )
-
-
-def _image(sha256: str) -> bytes:
-    with db.transaction() as tx:
-        content: bytes = db.scalar(tx, "SELECT content FROM blobs WHERE sha256 = decode(:sha, 'hex')", sha=sha256)
-    return content
 
 
 def _answered(desk: Desk, lease: Lease, sending: Sending, error: ApiError) -> float | None:

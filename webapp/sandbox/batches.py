@@ -15,7 +15,7 @@ from .body import BodyTooLarge, InvalidJson
 from .faults import Fault
 from .hashing import identifier
 from .intake import BatchRefused, Intake
-from .lifecycle import bring_up_to_date, cancel, is_archived, present
+from .lifecycle import bring_up_to_date, cancel, is_archived, is_due, present
 from .lines import spoil_lines
 from .replies import ApiError, TooLarge, invalid, json_response, not_found, truncated
 from .results import stream_lines
@@ -125,9 +125,9 @@ class BatchRoutes:
     def _check_queue(self, caller: Caller, total: int) -> None:
         """Refuse what does not fit in the queue; ends what is due, so that later batches find its cache."""
         limit = self._state.config.queue_limit
-        batches = [self._current(batch) for batch in self._state.store.open(caller.workspace)]
-        queued = sum(batch.total for batch in batches if batch.ended_at is None)
-        if limit and queued + total > limit:
+        for batch in self._state.store.due(caller.workspace, self._state.clock.now()):
+            self._current(batch)
+        if limit and self._state.store.queued(caller.workspace) + total > limit:
             message = (
                 "This request would exceed your organization's limit of "
                 f"{limit} batch requests in the processing queue."
@@ -141,7 +141,7 @@ class BatchRoutes:
         return self._current(batch)
 
     def _current(self, batch: Batch) -> Batch:
-        if batch.ended_at is not None:
+        if not is_due(batch, self._state.clock.now()):
             return batch
         with self._state.store.lock:
             # Read again: a cancel may have come between.

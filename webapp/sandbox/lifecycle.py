@@ -6,7 +6,7 @@ The routes look at batches through it, so that what is due has happened whenever
 from __future__ import annotations
 
 import dataclasses
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from .clock import timestamp
@@ -27,6 +27,11 @@ def bring_up_to_date(store: Store, batch: Batch, now: datetime) -> Batch:
         ended = dataclasses.replace(ended, counts=count_fates(ended, store.files(batch).rows()))
     store.save(ended)
     return ended
+
+
+def is_due(batch: Batch, now: datetime) -> bool:
+    """Whether a batch that has not ended is to end by `now`."""
+    return batch.ended_at is None and _ended(batch, now) is not None
 
 
 def cancel(store: Store, batch: Batch, now: datetime) -> Batch:
@@ -65,14 +70,12 @@ def present(batch: Batch, now: datetime, host_url: str) -> dict[str, Any]:
 
 def _ended(batch: Batch, now: datetime) -> Batch | None:
     """The batch as it ends by whichever comes first of done, expired and cancelled; None if none is due."""
-    end, ending, processed = batch.due_at, "done", 1.0
-    if batch.expires_at < end:
-        end, ending, processed = batch.expires_at, "expired", 86_400 / batch.config.delay
+    end, ending, processed = batch.ends_at, "done", 1.0
     if batch.cancel_initiated_at is not None:
-        canceled_at = batch.cancel_initiated_at + timedelta(seconds=min(batch.config.cancel_delay, 10**9))
         # What is cancelled ends as cancelled, though it would have been done while the cancel took effect.
         ending, processed = "canceled", 1.0 - batch.config.canceled_share
-        end = min(canceled_at, max(end, batch.cancel_initiated_at))
+    elif batch.expires_at < batch.due_at:
+        ending, processed = "expired", 86_400 / batch.config.delay
     if end > now:
         return None
     return dataclasses.replace(batch, ended_at=end, ending=ending, processed=processed)

@@ -17,6 +17,7 @@ import struct
 import threading
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ CREATE TABLE IF NOT EXISTS batches (
     workspace TEXT NOT NULL,
     created_at INTEGER NOT NULL,
     ended_at INTEGER,
+    ends_at INTEGER,
     deleted INTEGER NOT NULL DEFAULT 0,
     state TEXT NOT NULL
 );
@@ -87,6 +89,15 @@ class Batch:
         return self.created_at + timedelta(hours=24)
 
     @property
+    def ends_at(self) -> datetime:
+        """When it ends by whichever comes first of done, expired and cancelled."""
+        end = min(self.due_at, self.expires_at)
+        if self.cancel_initiated_at is None:
+            return end
+        canceled_at = self.cancel_initiated_at + timedelta(seconds=min(self.config.cancel_delay, 10**9))
+        return min(canceled_at, max(end, self.cancel_initiated_at))
+
+    @property
     def archives_at(self) -> datetime:
         return self.created_at + timedelta(days=29)
 
@@ -138,6 +149,8 @@ class Store:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
         self._db.executescript(_SCHEMA)
+        if not any(column[1] == "ends_at" for column in self._db.execute("PRAGMA table_info(batches)")):
+            self._db.execute("ALTER TABLE batches ADD COLUMN ends_at INTEGER")  # a folder of an earlier version
 
     def close(self) -> None:
         with self.lock:
@@ -166,8 +179,8 @@ class Store:
         upload.move_to(self.files(batch))
         with self.lock, self._transaction():
             cursor = self._db.execute(
-                "INSERT INTO batches (id, workspace, created_at, state) VALUES (?, ?, ?, ?)",
-                (batch.id, batch.workspace, _micros(batch.created_at), _freeze(batch)),
+                "INSERT INTO batches (id, workspace, created_at, ends_at, state) VALUES (?, ?, ?, ?, ?)",
+                (batch.id, batch.workspace, _micros(batch.created_at), _micros(batch.ends_at), _freeze(batch)),
             )
             seq = int(cursor.lastrowid or 0)
             rows = ((key, seq, seconds) for key, seconds in prefixes)
@@ -178,8 +191,8 @@ class Store:
         """Write what moved on a batch."""
         with self.lock:
             self._db.execute(
-                "UPDATE batches SET ended_at = ?, state = ? WHERE seq = ?",
-                (_micros(batch.ended_at), _freeze(batch), batch.seq),
+                "UPDATE batches SET ended_at = ?, ends_at = ?, state = ? WHERE seq = ?",
+                (_micros(batch.ended_at), _micros(batch.ends_at), _freeze(batch), batch.seq),
             )
 
     def delete(self, batch: Batch) -> None:
@@ -195,9 +208,17 @@ class Store:
         """Every batch of every workspace, also deleted ones, oldest first."""
         return self._select("ORDER BY seq", ())
 
-    def open(self, workspace: str) -> list[Batch]:
-        """The batches of a workspace that were not seen to end yet."""
-        return self._select("WHERE workspace = ? AND ended_at IS NULL", (workspace,))
+    def due(self, workspace: str, now: datetime) -> list[Batch]:
+        """The batches of a workspace that were not seen to end yet, and by `now` should."""
+        where = "WHERE workspace = ? AND ended_at IS NULL AND coalesce(ends_at, 0) <= ?"
+        return self._select(where, (workspace, _micros(now)))
+
+    def queued(self, workspace: str) -> int:
+        """How many requests the open batches of a workspace hold."""
+        where = "WHERE workspace = ? AND ended_at IS NULL"
+        with self.lock:
+            query = f"SELECT coalesce(sum(json_extract(state, '$.total')), 0) FROM batches {where}"  # noqa: S608 - ours
+            return int(self._db.execute(query, (workspace,)).fetchone()[0])
 
     def newest(self, workspace: str, limit: int, before_seq: int | None) -> list[Batch]:
         """Batches older than one of a sequence number (or from the newest on), newest first."""
@@ -262,5 +283,11 @@ def _thaw(seq: int, text: str) -> Batch:
     for name in _MOMENTS:
         if state[name] is not None:
             state[name] = _EPOCH + timedelta(microseconds=state[name])
-    state |= {"seq": seq, "betas": tuple(state["betas"]), "config": SandboxConfig(**state["config"])}
+    state |= {"seq": seq, "betas": tuple(state["betas"]), "config": _config(tuple(state["config"].items()))}
     return Batch(**state)
+
+
+@lru_cache(maxsize=64)
+def _config(values: tuple[tuple[str, Any], ...]) -> SandboxConfig:
+    """A configuration read again; checking one takes longer than all the rest, and thousands of batches share a few."""
+    return SandboxConfig(**dict(values))
