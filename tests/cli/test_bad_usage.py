@@ -164,3 +164,5 @@ def test_a_dry_run_names_bad_records(bare: CommandLine, tmp_path: Path) -> None:
     bare.write("docs.jsonl", GOOD, b"no json\n")
     done = bare("run", "summarise", "docs.jsonl", "--dry-run")
     assert done.status == 2 and "docs.jsonl, line 2" in done.err
+    skipping = bare("run", "summarise", "docs.jsonl", "--dry-run", "--skip-bad", "--json")
+    assert skipping.status == 0 and skipping.summary["bad_records"] == skipping.summary["requests"] == 1

@@ -74,9 +74,10 @@ def rehearse(
     found: Iterable[Record | Problem],
     *,
     text_field: str,
+    skip_bad: bool,
     as_json: bool,
 ) -> int:
-    """Say what a run would send; the exit status."""
+    """Say what a run would send; the exit status: bad records would stop it, unless they are to be skipped."""
     rehearsal = Rehearsal(task, settings, text_field)
     limits = load()
     sieve = Sieve(lambda problem: None)
@@ -110,4 +111,4 @@ def rehearse(
         shown = rehearsal.first.decode()
         cut_off = f"… ({len(shown):,} characters in all)" if len(shown) > SHOWN else ""
         click.echo(f"The first request:\n{shown[:SHOWN]}{cut_off}")
-    return BAD_USAGE if sieve.count else OK
+    return BAD_USAGE if sieve.count and not skip_bad else OK

@@ -68,7 +68,10 @@ def run(
     if dry_run:
         from webapp.cli.dry_run import rehearse
 
-        context.exit(rehearse(registry, task, settings, wanted.records(), text_field=text_field, as_json=as_json))
+        found = wanted.records()
+        context.exit(
+            rehearse(registry, task, settings, found, text_field=text_field, skip_bad=skip_bad, as_json=as_json)
+        )
     wanted.records()  # an input that is unusable as a whole is told before anything starts
     until = deadline_of(timeout)
     started: list[int] = []
