@@ -32,7 +32,7 @@ demo: $(VENV)/installed ## Real examples against the sandbox, dashboard left up 
 	@$(BIN)/batchdesk demo $(if $(filter 1,$(ONCE)),--once) $(if $(filter 1,$(DEMO_LIVE)),--live)
 
 test: $(VENV)/installed-dev ## All tests, on real parts
-	@env $$(env | sed -n 's/^\(ANTHROPIC_[A-Za-z0-9_]*\)=.*/-u \1/p') $(BIN)/python -m pytest
+	@env $$(env | sed -n 's/^\(ANTHROPIC_[A-Za-z0-9_]*\)=.*/-u \1/p') $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/installed-dev ## Format, lint, types, layers, migration drift
 	$(BIN)/ruff format --check .
