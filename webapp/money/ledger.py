@@ -170,3 +170,15 @@ def attempt_totals(tx: Connection, item_id: int) -> dict[int, Totals]:
         item=item_id,
     )
     return {line.attempt: Totals(line.cost, line.sync, line.lines) for line in found}
+
+
+def total(parts: Iterable[Totals]) -> Totals:
+    """The sum of several; unpriced if one of them is."""
+    listed = list(parts)
+    cost_usd = [part.cost_usd for part in listed if part.cost_usd is not None]
+    sync_usd = [part.sync_cost_usd for part in listed if part.sync_cost_usd is not None]
+    return Totals(
+        sum(cost_usd, Decimal()) if len(cost_usd) == len(listed) else None,
+        sum(sync_usd, Decimal()) if len(sync_usd) == len(listed) else None,
+        sum(part.lines for part in listed),
+    )
