@@ -159,8 +159,8 @@ def _failures(tx: Connection, batch_id: int) -> list[Any]:
                                   ELSE coalesce(r.failure_class, 'output') END AS failure_class,
                        left(coalesce(o.reason, s.error_message, CASE WHEN i.attempts = r.attempt THEN i.error END), 240)
                            AS error
-                FROM requests r JOIN items i ON i.id = r.item_id JOIN batches b ON b.id = r.batch_id
-                JOIN runs run ON run.id = b.run_id LEFT JOIN outputs o ON o.request_id = r.id
+                FROM requests r JOIN items i ON i.id = r.item_id JOIN runs run ON run.id = i.run_id
+                LEFT JOIN outputs o ON o.request_id = r.id
                 LEFT JOIN results s ON s.request_id = r.id
                 WHERE r.batch_id = :id AND (r.failure_class IS NOT NULL OR o.state = 'invalid')
             ) AS failed

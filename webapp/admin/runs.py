@@ -248,8 +248,6 @@ def _failures(tx: Connection, run_id: int) -> list[Any]:
                     SELECT i.id, left(i.error, 240) AS error,
                            CASE WHEN {GOES_AGAIN} THEN 'retrying' ELSE i.failure_class END AS failure_class
                     FROM items i JOIN runs run ON run.id = i.run_id
-                    LEFT JOIN requests r ON i.failure_class = 'retry' AND r.item_id = i.id AND r.attempt = i.attempts
-                    LEFT JOIN batches b ON b.id = r.batch_id
                     WHERE i.run_id = :id AND i.failure_class IS NOT NULL
                 ) AS failed GROUP BY 1, 2
                 ORDER BY of_class DESC, failure_class, count DESC LIMIT :limit

@@ -38,17 +38,16 @@ class Child(NamedTuple):
     subjects: int
 
 
-# The subjects of the run `:parent`, with the item and the latest request of each; those of a run that was cancelled
-# before they were built have none.
+# The subjects of the run `:parent`, each with its item; those of a run that was cancelled before they were built have
+# none.
 _SUBJECTS = """
     FROM runs run JOIN subjects s ON s.dataset_id = run.dataset_id
     LEFT JOIN items i ON i.run_id = run.id AND i.position = s.position
-    LEFT JOIN requests r ON r.item_id = i.id AND r.attempt = i.attempts LEFT JOIN batches b ON b.id = r.batch_id
     WHERE run.id = :parent AND (run.parent_run_id IS NULL OR EXISTS (
         SELECT 1 FROM selections l WHERE l.run_id = run.id AND l.position = s.position))
 """
 # What goes again by itself is no failure yet.
-_CLASS = f"CASE WHEN i.id IS NULL THEN 'stopped' WHEN ({GOES_AGAIN}) IS NOT TRUE THEN i.failure_class END"
+_CLASS = f"CASE WHEN i.id IS NULL THEN 'stopped' WHEN {GOES_AGAIN} IS NOT TRUE THEN i.failure_class END"
 
 
 def rebuildable(tx: Connection, run_id: int, *, most: int) -> Mapping[FailureClass, int]:
