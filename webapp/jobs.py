@@ -10,7 +10,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flask import current_app
@@ -24,8 +24,21 @@ from rq.timeouts import JobTimeoutException, UnixSignalDeathPenalty
 from sqlalchemy.exc import SQLAlchemyError
 
 from webapp import db
-from webapp.batches import ingestion, planning, polling, processing, resubmission, runs, steps, submission
+from webapp.batches import (
+    ingestion,
+    planning,
+    polling,
+    processing,
+    rebuilding,
+    reprocessing,
+    resubmission,
+    runs,
+    steps,
+    submission,
+)
 from webapp.batches.desk import Desk
+from webapp.batches.rebuilding import Child
+from webapp.batches.reprocessing import Which
 from webapp.batches.states import FailureClass
 from webapp.batches.steps import Lease, StepName
 from webapp.errors import BatchdeskError, Fenced
@@ -83,6 +96,46 @@ def ask_resubmit(run_id: int, classes: Sequence[FailureClass], *, actor: str) ->
         count = runs.resubmit_run(tx, run_id, classes, actor=actor)
     nudge()
     return count
+
+
+def ask_reprocess(run_id: int, which: Which, *, version: str, actor: str) -> int:
+    """Process a run's answers again; see `reprocessing.reprocess_run`. How many subjects have one."""
+    with db.transaction() as tx:
+        count = reprocessing.reprocess_run(tx, run_id, which, version=version, actor=actor)
+    nudge()
+    return count
+
+
+def ask_reprocess_request(request_id: int, *, version: str, actor: str) -> None:
+    """Process one answer again; see `reprocessing.reprocess_request`."""
+    with db.transaction() as tx:
+        reprocessing.reprocess_request(tx, request_id, version=version, actor=actor)
+    nudge()
+
+
+def ask_rebuild(
+    run_id: int, classes: Sequence[FailureClass] | None, settings: Mapping[str, Any], *, actor: str, token: str
+) -> Child:
+    """Build subjects of a run anew, as a child run with other settings; see `rebuilding.rebuild_run`.
+
+    :param settings: as people write them or as they are stored.
+    :raises InputError: the task cannot run with these settings.
+    """
+    desk: Desk = current_app.extensions["batchdesk"]
+    with db.transaction() as tx:
+        task = desk.registry.task(runs.task_of(tx, run_id))
+        child = rebuilding.rebuild_run(
+            tx,
+            run_id,
+            classes,
+            task=task,
+            settings=desk.registry.parse_settings(task, settings),
+            most=desk.settings.max_attempts,
+            owner=actor,
+            token=token,
+        )
+    nudge()
+    return child
 
 
 def ask_resume(run_id: int, *, actor: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import orjson
@@ -11,13 +10,13 @@ from support.audit import audit
 from support.desk import DeskDriver, documents
 from support.sandbox import Sandbox
 
-from webapp import db, jobs
+from webapp import db
 from webapp.batches import processing, runs
 from webapp.batches.states import FailureClass
 
 # A task whose processor does what the record says.
 ODD = """
-import os, time
+import time
 from enum import StrEnum
 from types import MappingProxyType
 from webapp.hooks import InvalidOutput, ModelSettings, Task, hookimpl
@@ -38,8 +37,6 @@ class Odd(Task[ModelSettings]):
 
     def process(self, subject, message, settings):
         how = subject.data.get("how", "ok")
-        if how == "kill":
-            os._exit(9)
         if how == "slow":
             time.sleep(0.3)
         if how == "raise":
@@ -120,42 +117,10 @@ def test_a_processor_that_fails_makes_its_record_invalid_and_no_other(
     audit(desk, sandbox)
 
 
-def in_a_worker_of_its_own(desk: DeskDriver, step: str, target: int) -> int:
-    """Perform a step in a forked process, as RQ's workers do; its exit status."""
-    db.db.engine.dispose()
-    child = os.fork()
-    if child == 0:
-        try:
-            jobs.perform(step, target)
-        finally:
-            os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork.*:DeprecationWarning")
-def test_a_record_that_kills_its_worker_is_found_and_named_and_the_rest_is_processed(
-    desk: DeskDriver, sandbox: Sandbox, tmp_path: Path
-) -> None:
-    run_id, batch_id = answered(desk, tmp_path, "ok", "ok", "kill", "ok", "kill", "ok")
-    exits = []
-    for _ in range(20):
-        if not desk.scalar("SELECT count(*) FROM steps WHERE step = 'process'"):
-            break
-        desk.lapse()
-        exits.append(in_a_worker_of_its_own(desk, "process", batch_id))
-    assert exits == [9, 9, 9, 9, 9, 9, 0]  # the chunk twice, each of the two alone twice, then all is done
-    assert exits[-1] == 0
-    rows = desk.outputs(run_id)
-    assert [row.status for row in rows] == ["invalid" if "kill" in row.key else "succeeded" for row in rows]
-    assert "killed the worker" in (rows[2].error or "")
-    assert desk.status(run_id).state == "finished"
-    audit(desk, sandbox)
-
-
 def test_deaths_for_another_reason_blame_nobody(
     desk: DeskDriver, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker that is killed from outside, again and again, also while it is at one record alone."""
+    """A worker that is killed from outside, again and again, before it commits anything."""
 
     class Killed(BaseException):
         pass
@@ -170,7 +135,6 @@ def test_deaths_for_another_reason_blame_nobody(
             with pytest.raises(Killed):
                 desk.perform("process", batch_id)
             desk.lapse()
-    assert desk.scalar("SELECT culprit FROM steps WHERE step = 'process'") is not None
     desk.perform("process", batch_id)
     assert {row.status for row in desk.outputs(run_id)} == {"succeeded"}
     audit(desk, sandbox)

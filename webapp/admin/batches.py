@@ -16,7 +16,9 @@ from webapp.admin.access import actor, acts
 from webapp.admin.filters import Asked, Cursor, Found, page_of
 from webapp.admin.frame import Page, act, back_to, expose, reading
 from webapp.admin.payloads import laid_out
-from webapp.admin.runs import CLASS_WORDS, sums
+from webapp.admin.runs import AGAIN_WORDS, CLASS_WORDS, sums
+from webapp.batches.completion import GOES_AGAIN
+from webapp.batches.desk import ceiling
 from webapp.batches.states import BatchState
 
 PER_PAGE = 25
@@ -58,7 +60,7 @@ class BatchesPage(Page):
             sums=sums(tx, "id", batch_id),
             posts=_posts(tx, batch_id),
             failures=_failures(tx, batch_id) if bar.failed else [],
-            class_words=CLASS_WORDS,
+            class_words=CLASS_WORDS | AGAIN_WORDS,
             api_counts=laid_out(batch.api_counts),
             history=history.of(tx, "batch_id", batch_id, asked.row_id("before")),
             stamp=history.stamp(tx, "batch_id", batch_id),
@@ -149,20 +151,23 @@ def _failures(tx: Connection, batch_id: int) -> list[Any]:
     return list(
         db.rows(
             tx,
-            """
+            f"""
             SELECT failure_class, error, count(*) AS count, min(id) AS example,
                    CAST(sum(count(*)) OVER (PARTITION BY failure_class) AS bigint) AS of_class
             FROM (
-                SELECT r.id, coalesce(r.failure_class, 'output') AS failure_class,
+                SELECT r.id, CASE WHEN i.attempts = r.attempt AND {GOES_AGAIN} THEN 'retrying'
+                                  ELSE coalesce(r.failure_class, 'output') END AS failure_class,
                        left(coalesce(o.reason, s.error_message, CASE WHEN i.attempts = r.attempt THEN i.error END), 240)
                            AS error
-                FROM requests r JOIN items i ON i.id = r.item_id LEFT JOIN outputs o ON o.request_id = r.id
+                FROM requests r JOIN items i ON i.id = r.item_id JOIN runs run ON run.id = i.run_id
+                LEFT JOIN outputs o ON o.request_id = r.id
                 LEFT JOIN results s ON s.request_id = r.id
                 WHERE r.batch_id = :id AND (r.failure_class IS NOT NULL OR o.state = 'invalid')
             ) AS failed
             GROUP BY 1, 2 ORDER BY of_class DESC, failure_class, count DESC LIMIT :limit
-            """,
+            """,  # noqa: S608 - a constant
             id=batch_id,
+            most=ceiling(),
             limit=CAUSES_SHOWN,
         )
     )

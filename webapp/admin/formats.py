@@ -21,6 +21,7 @@ NOUNS = {
     "canceling": "cancelling",
     "canceled": "cancelled",
     "ingesting": "storing results",
+    "retrying": "waiting for their next attempt",
 }
 
 

@@ -12,6 +12,8 @@ from sqlalchemy import Connection
 
 from webapp import db
 from webapp.admin.filters import Cursor, Found
+from webapp.batches.completion import GOES_AGAIN
+from webapp.batches.desk import ceiling
 from webapp.batches.states import FAILED_STATES
 
 PER_PAGE = 50
@@ -162,15 +164,17 @@ def _rows(tx: Connection, ids: list[int], cursor: Cursor) -> list[Any]:
             tx,
             f"""
             SELECT r.id, r.custom_id, r.batch_id, b.ordinal, b.run_id, r.attempt, i.attempts, s.key, s.kind,
+                   coalesce(r.attempt = i.attempts AND {GOES_AGAIN}, false) AS retrying,
                    r.state, coalesce(r.failure_class, CASE WHEN o.state = 'invalid' THEN 'output' END)
                        AS failure_class, o.state AS output_state,
                    left(coalesce(o.reason, res.error_message, CASE WHEN i.attempts = r.attempt THEN i.error END), 200)
                        AS error
             FROM requests r JOIN items i ON i.id = r.item_id JOIN subjects s ON s.id = i.subject_id
-            JOIN batches b ON b.id = r.batch_id LEFT JOIN outputs o ON o.request_id = r.id
-            LEFT JOIN results res ON res.request_id = r.id
+            JOIN batches b ON b.id = r.batch_id JOIN runs run ON run.id = i.run_id
+            LEFT JOIN outputs o ON o.request_id = r.id LEFT JOIN results res ON res.request_id = r.id
             WHERE r.id = ANY(:ids) ORDER BY {cursor.order("r.id")}
             """,  # noqa: S608 - likewise
             ids=ids,
+            most=ceiling(),
         )
     )

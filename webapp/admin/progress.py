@@ -17,6 +17,7 @@ WIDTH = 1000.0  # of the drawing, in its own units
 LEAST = 4.0  # width of a segment that holds anything at all: one failure among 100,000 is seen
 
 FAILURES = ("invalid", "errored", "expired", "missing", "canceled", "stopped")
+OPEN = ("retrying", "pending")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +49,25 @@ class Progress:
         parts = [("succeeded", counts.succeeded - counts.invalid)]
         parts += [(name, getattr(counts, name)) for name in FAILURES]
         settled = sum(count for _, count in parts)
-        return [*parts, ("pending", max(self.total - settled, 0))]
+        retrying = self.counts.retrying
+        return [*parts, ("retrying", retrying), ("pending", max(self.total - settled - retrying, 0))]
 
     @property
     def settled(self) -> int:
-        return sum(count for name, count in self.parts if name != "pending")
+        return sum(count for name, count in self.parts if name not in OPEN)
 
     @property
     def failed(self) -> int:
         return self.counts.failed
 
     @property
+    def resubmittable(self) -> int:
+        """What a person may send again: failures, and what would go again by itself."""
+        return self.counts.failed + self.counts.retrying
+
+    @property
     def percent(self) -> int:
-        """Whole percents settled; 100 only when nothing is pending."""
+        """Whole percents settled; 100 only when nothing is pending or goes again."""
         return self.settled * 100 // self.total if self.total else 0
 
     @property

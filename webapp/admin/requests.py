@@ -11,17 +11,22 @@ from flask.typing import ResponseReturnValue
 from sqlalchemy import Connection
 
 from webapp import db
+from webapp.admin.again import RequestsAgain
 from webapp.admin.filters import Asked, Cursor, page_of
-from webapp.admin.frame import Page, expose, reading
+from webapp.admin.frame import expose, reading
 from webapp.admin.headers import DOWNLOAD
 from webapp.admin.looking import PER_PAGE, WINDOW, Wanted, find
 from webapp.admin.payloads import MOST_SHOWN, Payload, download, laid_out, plain
+from webapp.batches.completion import GOES_AGAIN
+from webapp.batches.desk import ceiling
 from webapp.batches.encoding import join_line, mark_pattern, with_images
 from webapp.batches.states import FailureClass, RequestState
 from webapp.errors import NotFound
+from webapp.money.ledger import attempt_totals, total
 from webapp.records import jsontext
 
 MOST_PARSED = 8_000_000  # bytes of a result that is read for its text; beyond that its beginning is shown as it is
+FORMER_SHOWN = 20
 IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
 # What can be downloaded of a request, whole and as it is stored.
 STORED = {
@@ -32,7 +37,7 @@ STORED = {
 }
 
 
-class RequestsPage(Page):
+class RequestsPage(RequestsAgain):
     """Requests, newest first."""
 
     @expose("/")
@@ -61,6 +66,7 @@ class RequestsPage(Page):
     def details(self, request_id: int) -> ResponseReturnValue:
         tx = reading()
         row = _find(tx, request_id)
+        costs = attempt_totals(tx, row.item_id)
         return self.render(
             "desk/request.html",
             row=row,
@@ -70,6 +76,9 @@ class RequestsPage(Page):
             answer=_answer(tx, row),
             output=laid_out(row.output, row.output_size),
             attempts=_attempts(tx, row.item_id),
+            costs=costs,
+            cost=total(costs.values()),
+            former=_former(tx, request_id),
             images=_images(row),
         )
 
@@ -79,6 +88,19 @@ class RequestsPage(Page):
         if text is None:
             raise NotFound(f"Request {request_id} has no {part}.")
         return download(text, f"request-{request_id}-{part}.json")
+
+    @expose("/<row:request_id>/output-<row:former_id>.json")
+    def former(self, request_id: int, former_id: int) -> Response:
+        """An output that another has taken the place of."""
+        text = db.scalar(
+            reading(),
+            "SELECT value::text FROM former_outputs WHERE id = :id AND request_id = :request",
+            id=former_id,
+            request=request_id,
+        )
+        if text is None:
+            raise NotFound(f"Request {request_id} has no such former output.")
+        return download(text, f"request-{request_id}-output-{former_id}.json")
 
     @expose("/<row:request_id>/request.json")
     def sent(self, request_id: int) -> Response:
@@ -175,15 +197,30 @@ def _attempts(tx: Connection, item_id: int) -> list[Any]:
     return list(
         db.rows(
             tx,
-            """
+            f"""
             SELECT r.id, r.attempt, r.custom_id, r.state, r.batch_id, b.ordinal, res.received_at,
-                   o.state AS output_state,
+                   coalesce(r.attempt = i.attempts AND {GOES_AGAIN}, false) AS retrying, o.state AS output_state,
                    coalesce(r.failure_class, CASE WHEN o.state = 'invalid' THEN 'output' END) AS failure_class,
                    left(coalesce(o.reason, res.error_message), 200) AS error
-            FROM requests r JOIN batches b ON b.id = r.batch_id LEFT JOIN results res ON res.request_id = r.id
+            FROM requests r JOIN batches b ON b.id = r.batch_id JOIN items i ON i.id = r.item_id
+            JOIN runs run ON run.id = i.run_id LEFT JOIN results res ON res.request_id = r.id
             LEFT JOIN outputs o ON o.request_id = r.id WHERE r.item_id = :id ORDER BY r.attempt
-            """,
+            """,  # noqa: S608 - a constant
             id=item_id,
+            most=ceiling(),
+        )
+    )
+
+
+def _former(tx: Connection, request_id: int) -> list[Any]:
+    """The outputs that a request had before, the latest first, each with how its value begins."""
+    return list(
+        db.rows(
+            tx,
+            "SELECT id, state, reason, task_version, processed_at, replaced_at, left(value::text, 300) AS value "
+            "FROM former_outputs WHERE request_id = :id ORDER BY id DESC LIMIT :limit",
+            id=request_id,
+            limit=FORMER_SHOWN,
         )
     )
 

@@ -14,10 +14,13 @@ from sqlalchemy import Connection
 from webapp import db, jobs
 from webapp.admin import history, progress
 from webapp.admin.access import actor, acts
+from webapp.admin.again import RunsAgain, children
 from webapp.admin.filters import Asked, Cursor, Found, page_of
 from webapp.admin.formats import plural
-from webapp.admin.frame import Page, act, back_to, expose, reading
+from webapp.admin.frame import act, back_to, expose, reading
 from webapp.admin.payloads import laid_out
+from webapp.batches.completion import GOES_AGAIN
+from webapp.batches.desk import ceiling
 from webapp.batches.states import FailureClass, RunState
 from webapp.money.ledger import run_totals
 
@@ -33,10 +36,11 @@ CLASS_WORDS = {
     FailureClass.STOPPED: "Cancelled, or never sent.",
     FailureClass.FIX: "The request itself is at fault: the same request will fail the same way.",
 }
+AGAIN_WORDS = {"retrying": "Not failed yet: these go out again by themselves."}
 PRESELECTED = frozenset({FailureClass.RETRY, FailureClass.OUTPUT, FailureClass.ACCOUNT, FailureClass.STOPPED})
 
 
-class RunsPage(Page):
+class RunsPage(RunsAgain):
     """Runs, newest first."""
 
     @expose("/")
@@ -67,8 +71,9 @@ class RunsPage(Page):
             batch_bars=progress.of_batches(tx, [(batch.id, batch.total) for batch in batches[:BATCHES_SHOWN]]),
             sums=sums(tx, "run_id", run_id),
             money=run_totals(tx, run_id),
-            failures=_failures(tx, run_id) if bar.failed else [],
-            class_words=CLASS_WORDS,
+            failures=_failures(tx, run_id) if bar.resubmittable else [],
+            class_words=CLASS_WORDS | AGAIN_WORDS,
+            children=children(tx, run_id),
             settings=laid_out(run.settings),
             history=history.of(tx, "run_id", run_id, asked.row_id("before")),
             stamp=history.stamp(tx, "run_id", run_id),
@@ -139,6 +144,7 @@ def find(tx: Connection, run_id: int) -> Any:
         """
         SELECT r.id, r.task, r.task_version, r.settings::text AS settings, r.subjects, r.state, r.state_since,
                r.reason, r.owner, r.created_at, r.pause_wanted_at, r.cancel_wanted_at, r.resubmit_wanted,
+               r.parent_run_id,
                d.id AS dataset_id, d.name AS dataset, d.source,
                (SELECT extract(epoch FROM s.due_at - now()) FROM steps s
                 WHERE s.step = 'resubmit' AND s.target_id = r.id) AS retrying_in,
@@ -227,22 +233,28 @@ def sums(tx: Connection, column: str, row_id: int) -> Sums:
 
 
 def _failures(tx: Connection, run_id: int) -> list[Any]:
-    """Failures by class and cause, the most frequent first, each with one example."""
+    """Failures by class and cause, the most frequent first, each with one example; apart, what is `retrying`."""
     return list(
         db.rows(
             tx,
-            """
+            f"""
             SELECT cause.failure_class, cause.error, cause.count, cause.of_class,
                    (SELECT r.id FROM requests r WHERE r.item_id = cause.example ORDER BY r.attempt DESC LIMIT 1)
                        AS example
             FROM (
-                SELECT failure_class, left(error, 240) AS error, count(*) AS count, min(id) AS example,
+                SELECT failure_class, error, count(*) AS count, min(id) AS example,
                        CAST(sum(count(*)) OVER (PARTITION BY failure_class) AS bigint) AS of_class
-                FROM items WHERE run_id = :id AND failure_class IS NOT NULL GROUP BY 1, 2
+                FROM (
+                    SELECT i.id, left(i.error, 240) AS error,
+                           CASE WHEN {GOES_AGAIN} THEN 'retrying' ELSE i.failure_class END AS failure_class
+                    FROM items i JOIN runs run ON run.id = i.run_id
+                    WHERE i.run_id = :id AND i.failure_class IS NOT NULL
+                ) AS failed GROUP BY 1, 2
                 ORDER BY of_class DESC, failure_class, count DESC LIMIT :limit
             ) AS cause
-            """,
+            """,  # noqa: S608 - a constant
             id=run_id,
+            most=ceiling(),
             limit=CAUSES_SHOWN,
         )
     )

@@ -22,6 +22,15 @@ from webapp.settings import Settings
 
 # Of requests r in batches b: those whose answer is not paid for and only lacking its line.
 NOT_PAID = "NOT (r.state = 'missing' AND b.owed > 0)"
+# Of items i of runs run: they wait for their next attempt, which comes by rule, and have not failed yet. `:most` is the
+# ceiling of attempts.
+GOES_AGAIN = """(
+    i.failure_class = 'retry' AND i.attempts BETWEEN 1 AND :most - 1
+    AND run.state IN ('running', 'paused') AND run.cancel_wanted_at IS NULL
+    AND NOT (i.state = 'missing' AND EXISTS (
+        SELECT 1 FROM requests lacking JOIN batches owing ON owing.id = lacking.batch_id
+        WHERE lacking.item_id = i.id AND lacking.attempt = i.attempts AND owing.owed > 0))
+)"""
 
 
 def batch_over(

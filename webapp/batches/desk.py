@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from flask import current_app
+
 from webapp.gateway import Gateway
 from webapp.hooks import Registry
 from webapp.settings import Settings
@@ -28,3 +30,9 @@ class Desk:
     @cached_property
     def gateway(self) -> Gateway:
         return self.open_gateway()
+
+
+def ceiling() -> int:
+    """The most attempts at one item by rule, for reads that no step asks."""
+    desk: Desk = current_app.extensions["batchdesk"]
+    return desk.settings.max_attempts

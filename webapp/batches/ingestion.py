@@ -203,8 +203,8 @@ def _store(lease: Lease, fetch: Fetch, chunk: Chunk) -> None:
         known = db.rows(
             tx,
             # Not locked: whoever settles one of them meanwhile makes `settle_requests` refuse the chunk.
-            "SELECT id, custom_id, batch_id, state FROM requests WHERE custom_id = ANY(CAST(:ids AS text[])) "
-            "ORDER BY id",
+            "SELECT id, custom_id, batch_id, state, failure_class FROM requests "
+            "WHERE custom_id = ANY(CAST(:ids AS text[])) ORDER BY id",
             ids=db.array(answers),
         )
         _count(fetch, chunk, known)

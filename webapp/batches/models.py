@@ -118,6 +118,8 @@ class Run(Base):
 
     id: Mapped[int] = big_id()
     dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"))
+    # The run whose subjects, or some of them, this one builds anew; which ones is in `selections`.
+    parent_run_id: Mapped[int | None] = mapped_column(ForeignKey("runs.id"), index=True)
     task: Mapped[str]
     task_version: Mapped[str]
     settings: Mapped[Any] = mapped_column(JSON)
@@ -296,7 +298,7 @@ class Result(Base):
 
 
 class Output(Base):
-    """What the task's processor made of a succeeded result."""
+    """What the task's processor made of a succeeded result, as it is now."""
 
     __tablename__ = "outputs"
     __table_args__ = (CheckConstraint("state IN ('ok', 'invalid')", name="state"),)
@@ -307,6 +309,8 @@ class Output(Base):
     reason: Mapped[str | None]
     task_version: Mapped[str]
     processed_at: Mapped[datetime] = moment(now=True)
+    # The latest wish to process again that it answers; see `webapp.batches.reprocessing`.
+    reprocessing_id: Mapped[int | None]
 
 
 class Tally(Base):
@@ -323,6 +327,8 @@ class Tally(Base):
     scope: Mapped[str]
     run_id: Mapped[int]
     batch_id: Mapped[int | None]
+    # Counts of items of class retry: the attempt that failed. NULL: of all others, and of requests.
+    retry_attempt: Mapped[int | None] = mapped_column(Integer)
     pending: Mapped[int] = mapped_column(Integer, server_default="0")
     succeeded: Mapped[int] = mapped_column(Integer, server_default="0")
     errored: Mapped[int] = mapped_column(Integer, server_default="0")
@@ -372,6 +378,7 @@ class Step(Base):
     nudged_at: Mapped[datetime | None] = moment()
     starts: Mapped[int] = mapped_column(Integer, server_default="0")
     failures: Mapped[int] = mapped_column(Integer, server_default="0")
+    # Of earlier versions, which may still run beside this one: nothing writes or reads it any more.
     culprit: Mapped[int | None]
     error: Mapped[str | None]
 

@@ -1,5 +1,6 @@
 """The step `plan`: the task builds its requests, they are committed, and the run is cut into batches.
-Runs in a worker; killed anywhere, it goes on where its last committed chunk ended and cuts the same way.
+Runs in a worker; killed anywhere, it goes on where its last committed chunk ended and cuts the same way. The task
+itself runs in a process of its own, with bounds: see `webapp.batches.bounded`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from sqlalchemy import Connection
 from webapp import db
 from webapp.batches import encoding
 from webapp.batches.ahead import ahead
+from webapp.batches.bounded import Broke, bounded
 from webapp.batches.completion import finish_if_over
 from webapp.batches.desk import Desk
 from webapp.batches.sharding import cut_pending
@@ -27,11 +29,13 @@ from webapp.records.escapes import storable
 
 CHUNK_ROWS = 1000
 CHUNK_BYTES = 8_000_000
-MOST_STARTS = 5  # without any progress: whoever builds these requests does not survive it
+MOST_STARTS = 5  # without any progress: the worker does not survive it, and no further one is sent after it
 
 ITEM_COLUMNS = (
     "id", "run_id", "subject_id", "position", "size", "attempts", "subject_type", "state", "failure_class", "error"
 )  # fmt: skip
+
+Built = tuple[Sequence[Any], str | None]  # an item's row in the order of ITEM_COLUMNS, and its own part if it has one
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,7 @@ class RunPlan:
 
     run_id: int
     dataset_id: int
+    selected: bool  # over some subjects of the dataset only
     token: str
     text_field: str
     task: Task[Any]
@@ -56,8 +61,6 @@ def plan(desk: Desk, lease: Lease) -> float | None:
     """
     try:
         run_plan = _prepare(desk, lease)
-        if run_plan is not None and lease.starts > MOST_STARTS:
-            raise PluginError(_deadly(run_plan))
     except (NotFound, PluginError, InputError) as error:
         with db.transaction() as tx:
             lease.hold(tx)
@@ -102,18 +105,24 @@ def _wants_cancel(tx: Connection, run_id: int) -> bool:
     return bool(db.scalar(tx, "SELECT cancel_wanted_at IS NOT NULL FROM runs WHERE id = :id", id=run_id))
 
 
-def _deadly(plan: RunPlan) -> str:
+def _deadly(run_id: int) -> str:
+    """Where a worker was that died again and again. What the task does to its own process is told of its record."""
     with db.transaction() as tx:
-        last = db.scalar(
+        at = db.row(
             tx,
-            "SELECT s.key FROM items i JOIN subjects s ON s.id = i.subject_id WHERE i.run_id = :run "
-            "ORDER BY i.position DESC LIMIT 1",
-            run=plan.run_id,
+            "SELECT r.subjects, count(i.id) AS built, (SELECT s.key FROM items l "
+            "JOIN subjects s ON s.id = l.subject_id WHERE l.run_id = r.id ORDER BY l.position DESC LIMIT 1) AS last "
+            "FROM runs r LEFT JOIN items i ON i.run_id = r.id WHERE r.id = :run GROUP BY r.id",
+            run=run_id,
         )
-    where = f"after record '{last}'" if last is not None else "at its first records"
+    where = "at its beginning"
+    if at.built:
+        where = f"after the request of record '{at.last}' was built"
+    if at.built == at.subjects:
+        where = "while it cut the run into batches, all requests being built"
     return (
-        f"Task '{plan.task.name}' killed its worker {MOST_STARTS} times while building requests {where}: "
-        "mend the task or take those records out, then resume."
+        f"The worker that plans this run died {MOST_STARTS} times in a row {where}. See its log and the memory of its "
+        "machine, then resume."
     )
 
 
@@ -121,19 +130,23 @@ def _prepare(desk: Desk, lease: Lease) -> RunPlan | None:
     with db.transaction() as tx:
         run = db.row(
             tx,
-            "SELECT r.state, r.dataset_id, r.token, r.task, r.settings::text AS settings, r.shared::text AS shared, "
-            "d.text_field FROM runs r JOIN datasets d ON d.id = r.dataset_id WHERE r.id = :id",
+            "SELECT r.state, r.dataset_id, r.parent_run_id IS NOT NULL AS selected, r.token, r.task, "
+            "r.settings::text AS settings, r.shared::text AS shared, d.text_field "
+            "FROM runs r JOIN datasets d ON d.id = r.dataset_id WHERE r.id = :id",
             id=lease.target_id,
         )
     if run is None or run.state != RunState.PLANNING:
         return None
+    if lease.starts > MOST_STARTS:
+        raise PluginError(_deadly(lease.target_id))
     task = desk.registry.task(run.task)
     settings = desk.registry.parse_settings(task, jsontext.loads(run.settings))
-    shared = run.shared or _store_shared(lease, run.token, calls.shared_params(task, settings))
+    shared = run.shared or _store_shared(lease, _shared(task, settings, run.token))
     shared_bytes = len(shared.encode())
     return RunPlan(
         run_id=lease.target_id,
         dataset_id=run.dataset_id,
+        selected=run.selected,
         token=run.token,
         text_field=run.text_field,
         task=task,
@@ -144,16 +157,36 @@ def _prepare(desk: Desk, lease: Lease) -> RunPlan | None:
     )
 
 
-def _store_shared(lease: Lease, token: str, params: dict[str, Any]) -> str:
-    shared = encoding.encode(params, token)
+def _shared(task: Task[Any], settings: BaseModel, token: str) -> str:
+    """The shared part as it is stored and sent.
+
+    :raises PluginError: the task cannot make it; says why.
+    """
+
+    def made(_: None) -> tuple[str | None, str | None]:
+        try:
+            return encoding.encode(calls.shared_params(task, settings), token), None
+        except (InputError, PluginError, TypeError, ValueError, RecursionError) as error:
+            return None, str(error)
+
+    ((_, found),) = bounded([None], made)
+    if isinstance(found, Broke):
+        raise PluginError(f"Task '{task.name}', version {task.version}, {found.words} in shared_params. Mend the task.")
+    shared, fault = found
+    if fault is not None:
+        raise PluginError(fault)
+    return str(shared)
+
+
+def _store_shared(lease: Lease, shared: str) -> str:
     with db.transaction() as tx:
         lease.hold(tx)
         db.run(tx, "UPDATE runs SET shared = CAST(:s AS json) WHERE id = :id", s=shared, id=lease.target_id)
     return shared
 
 
-def _chunks(plan: RunPlan) -> Iterator[list[tuple[tuple[Any, ...], str | None]]]:
-    """Items as `_build` makes them, in chunks, from the first subject on that has none."""
+def _chunks(plan: RunPlan) -> Iterator[list[Built]]:
+    """Items as `_built` makes them, in chunks, from the first subject on that has none."""
     with db.transaction() as tx:
         last = db.scalar(tx, "SELECT max(position) FROM items WHERE run_id = :run", run=plan.run_id)
     after = -1 if last is None else last
@@ -163,11 +196,11 @@ def _chunks(plan: RunPlan) -> Iterator[list[tuple[tuple[Any, ...], str | None]]]
             ids = _reserve_ids(tx, len(subjects))
         if not subjects:
             return
-        yield [_build(plan, item_id, subject) for item_id, subject in zip(ids, subjects, strict=True)]
+        yield _built(plan, list(zip(ids, subjects, strict=True)))
         after = subjects[-1].position
 
 
-def _store(plan: RunPlan, lease: Lease, built: list[tuple[tuple[Any, ...], str | None]]) -> None:
+def _store(plan: RunPlan, lease: Lease, built: list[Built]) -> None:
     """Commit a chunk of items."""
     with db.transaction() as tx:
         lease.progress(tx)
@@ -184,18 +217,27 @@ def _store(plan: RunPlan, lease: Lease, built: list[tuple[tuple[Any, ...], str |
             )
 
 
+# The subjects of a run after a position: those of its selection, or all of its dataset.
+SELECTED = (
+    "FROM selections l JOIN subjects s ON s.id = l.subject_id WHERE l.run_id = :run AND l.position > :after",
+    "l.position",
+)
+ALL = ("FROM subjects s WHERE s.dataset_id = :dataset AND s.position > :after", "s.position")
+
+
 def _next_subjects(tx: Connection, plan: RunPlan, after: int) -> Sequence[Any]:
     """The subjects after a position, bounded by count and by bytes."""
+    subjects, position = SELECTED if plan.selected else ALL
     last = db.scalar(
         tx,
-        """
+        f"""
         SELECT max(position) FROM (
             SELECT position, row_number() OVER w AS nth, sum(size) OVER w - size AS before FROM (
-                SELECT position, size FROM subjects WHERE dataset_id = :dataset AND position > :after
-                ORDER BY position LIMIT :rows
+                SELECT {position} AS position, s.size {subjects} ORDER BY {position} LIMIT :rows
             ) AS next WINDOW w AS (ORDER BY position)
         ) AS sized WHERE nth = 1 OR before < :bytes
-        """,
+        """,  # noqa: S608 - constants
+        run=plan.run_id,
         dataset=plan.dataset_id,
         after=after,
         rows=CHUNK_ROWS,
@@ -205,12 +247,13 @@ def _next_subjects(tx: Connection, plan: RunPlan, after: int) -> Sequence[Any]:
         return []
     return db.rows(
         tx,
-        """
+        f"""
         SELECT s.id, s.position, s.kind, s.key, s.data::text AS data, encode(s.image, 'hex') AS image,
                b.media_type, b.width, b.height, b.size
-        FROM subjects s LEFT JOIN blobs b ON b.sha256 = s.image
-        WHERE s.dataset_id = :dataset AND s.position > :after AND s.position <= :last ORDER BY s.position
-        """,
+        FROM (SELECT s.* {subjects} AND {position} <= :last) AS s LEFT JOIN blobs b ON b.sha256 = s.image
+        ORDER BY s.position
+        """,  # noqa: S608 - likewise
+        run=plan.run_id,
         dataset=plan.dataset_id,
         after=after,
         last=last,
@@ -231,8 +274,25 @@ def subject_payload(row: Any, text_field: str) -> Subject:
     return Subject(row.kind, row.key, data, image, text if isinstance(text, str) else None)
 
 
-def _build(plan: RunPlan, item_id: int, row: Any) -> tuple[tuple[Any, ...], str | None]:
-    """The item's row and its own part; an item that cannot be sent has its error and no own part."""
+def _built(plan: RunPlan, chunk: Sequence[tuple[int, Any]]) -> list[Built]:
+    """The items of (item id, subject's row); one that cannot be sent has its error and no own part."""
+    built: list[Built] = []
+    for (item_id, row), made in bounded(chunk, lambda one: _build(plan, one[1])):
+        if isinstance(made, Broke):
+            task = f"Task '{plan.task.name}', version {plan.task.version}"
+            made = None, 0, f"{task}, record '{row.key}': request_params {made.words}. Mend the task."
+        own, size, fault = made
+        item = (item_id, plan.run_id, row.id, row.position, size)
+        if fault is not None:
+            failed = (RequestState.ERRORED.value, FailureClass.FIX.value, storable(fault))
+            built.append(((*item, 0, row.kind, *failed), None))
+        else:
+            built.append(((*item, 1, row.kind, RequestState.PENDING.value, None, None), own))
+    return built
+
+
+def _build(plan: RunPlan, row: Any) -> tuple[str | None, int, str | None]:
+    """(own part, its bytes as it will be sent, why it cannot be) of one subject."""
     try:
         subject = subject_payload(row, plan.text_field)
         params = calls.request_params(plan.task, subject, plan.settings, plan.shared)
@@ -240,11 +300,8 @@ def _build(plan: RunPlan, item_id: int, row: Any) -> tuple[tuple[Any, ...], str 
         own_bytes = encoding.sent_bytes(own.encode(), encoding.mark_pattern(plan.token), lambda _: row.size)
         _check_size(plan, own_bytes)
     except (InputError, PluginError, TypeError, ValueError, RecursionError) as error:
-        fault = storable(str(error))
-        failed = (RequestState.ERRORED.value, FailureClass.FIX.value, fault)
-        return (item_id, plan.run_id, row.id, row.position, 0, 0, row.kind, *failed), None
-    pending = (RequestState.PENDING.value, None, None)
-    return (item_id, plan.run_id, row.id, row.position, own_bytes, 1, row.kind, *pending), own
+        return None, 0, str(error)
+    return own, own_bytes, None
 
 
 def _check_size(plan: RunPlan, own_bytes: int) -> None:

@@ -1,5 +1,6 @@
 """The step `process`: stored results become outputs, in chunks, through the task's processor.
-Runs in a worker, without the API; a first pass, a later one and a mended plugin are the same code.
+Runs in a worker, without the API; a first pass, a later one and a mended plugin are the same code. The processor
+itself runs in a process of its own, with bounds: see `webapp.batches.bounded`.
 """
 
 from __future__ import annotations
@@ -7,16 +8,19 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 from sqlalchemy import Connection
 
 from webapp import db
+from webapp.batches import reprocessing
+from webapp.batches.bounded import Broke, bounded
 from webapp.batches.completion import finish_if_over
 from webapp.batches.desk import Desk
 from webapp.batches.planning import subject_payload
-from webapp.batches.states import OutputState, RunState, move_run, settle_outputs
+from webapp.batches.reprocessing import ASKED_AGAIN
+from webapp.batches.states import Outcome, OutputState, RunState, move_run, note, settle_outputs
 from webapp.batches.steps import Lease
 from webapp.errors import InputError, InvalidOutput, NotFound
 from webapp.hooks import Message, Task, calls
@@ -26,27 +30,47 @@ from webapp.records.escapes import storable
 CHUNK_ROWS = 500
 CHUNK_BYTES = 8_000_000
 TURN_SECONDS = 20.0  # after so long the worker takes other work first, and comes back
-DEATHS = 2  # a chunk that killed its worker so often is processed one by one; a record alone, so often, is at fault
 
-OUTPUT_COLUMNS = ("request_id", "state", "value", "reason", "task_version")
+OUTPUT_COLUMNS = ("request_id", "state", "value", "reason", "task_version", "reprocessing_id")
+
+
+class Made(NamedTuple):
+    """What became of one stored result: a JSON text, or why it is no use."""
+
+    row: Any
+    state: OutputState
+    value: str | None
+    reason: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Processor:
-    """A run's task with its frozen settings, ready to be asked about one result after the other."""
+    """A run's task with its frozen settings, ready to be asked about one result after the other.
+
+    :param again: the latest wish to process again that this pass answers; None: there was none.
+    """
 
     task: Task[Any]
     settings: BaseModel
     text_field: str
+    again: int | None
 
-    def output(self, row: Any) -> tuple[OutputState, str | None, str | None]:
+    def made(self, row: Any, answer: Any) -> Made:
+        """What `answer` in its process came to for a stored result."""
+        if isinstance(answer, Broke):
+            words = f"The processor of task '{self.task.name}', version {self.task.version}, {answer.words}"
+            return Made(row, OutputState.INVALID, None, storable(f"{words}. Mend it, then process the answer again."))
+        state, value, reason = answer
+        return Made(row, OutputState(state), value, reason)
+
+    def answer(self, row: Any) -> tuple[str, str | None, str | None]:
         """(state, JSON text of the value, why it is no use) for one stored result."""
         try:
             message = Message(jsontext.loads(row.line)["result"]["message"])
             value = calls.process(self.task, subject_payload(row, self.text_field), message, self.settings)
-            return OutputState.OK, jsontext.dumps(value).decode(), None
+            return OutputState.OK.value, jsontext.dumps(value).decode(), None
         except (InvalidOutput, RecursionError) as error:
-            return OutputState.INVALID, None, storable(str(error))
+            return OutputState.INVALID.value, None, storable(str(error))
 
 
 def process(desk: Desk, lease: Lease) -> float | None:
@@ -64,10 +88,10 @@ def process(desk: Desk, lease: Lease) -> float | None:
     except (NotFound, InputError) as error:
         _no_task(lease, run.id, str(error))
         return None
-    processor = Processor(task, settings, run.text_field)
-    if lease.culprit is not None and lease.starts > DEATHS:
-        _blame(lease, lease.culprit, task.version)
-    more = _turn(lease, processor)
+    with db.transaction() as tx:
+        lease.hold(tx)
+        again = reprocessing.take(tx, run.id, lease.target_id, task)
+    more = _turn(lease, run.id, Processor(task, settings, run.text_field, again))
     with db.transaction() as tx:
         lease.hold(tx)
         if not more:
@@ -75,109 +99,104 @@ def process(desk: Desk, lease: Lease) -> float | None:
     return 0.0 if more else None
 
 
-def _turn(lease: Lease, processor: Processor) -> bool:
+def _turn(lease: Lease, run_id: int, processor: Processor) -> bool:
     """Chunks until there are none, or the worker's turn is over (True: there may be more)."""
-    one_by_one = lease.culprit is not None or lease.starts > DEATHS
     end = time.monotonic() + TURN_SECONDS
     after = 0
     while time.monotonic() < end:
         with db.transaction(by_key=True) as tx:
-            chunk = _next(tx, lease.target_id, after, 1 if one_by_one else CHUNK_ROWS)
-            if chunk and one_by_one:
-                _suspect(tx, lease, chunk[0].request_id)
+            chunk = _next(tx, lease.target_id, run_id, after, processor.again)
         if not chunk:
             return False
-        after = _process_chunk(lease, processor, chunk, end)
+        after = _process_chunk(lease, run_id, processor, chunk, end)
     return True
 
 
-def _process_chunk(lease: Lease, processor: Processor, chunk: Sequence[Any], end: float) -> int:
+def _process_chunk(lease: Lease, run_id: int, processor: Processor, chunk: Sequence[Any], end: float) -> int:
     """Process and commit rows until the chunk or the turn ends; the id of the last request done."""
-    outputs: list[tuple[Any, OutputState, str | None, str | None]] = []
-    for row in chunk:
-        outputs.append((row, *processor.output(row)))
+    outputs: list[Made] = []
+    for row, answer in bounded(chunk, processor.answer):
+        outputs.append(processor.made(row, answer))
         if time.monotonic() >= end:
             break
     with db.transaction(by_key=True) as tx:
         lease.progress(tx)
-        _write(tx, lease.target_id, outputs, processor.task.version)
-    return int(outputs[-1][0].request_id)
+        _write(tx, lease.target_id, outputs, processor)
+        again = sum(made.row.was is not None for made in outputs)
+        if again:
+            words = f"{again:,} answers were processed again, with version {processor.task.version} of the task."
+            note(tx, run_id=run_id, batch_id=lease.target_id, actor="process", reason=words)
+    return int(outputs[-1].row.request_id)
 
 
-def _write(
-    tx: Connection, batch_id: int, outputs: Sequence[tuple[Any, OutputState, str | None, str | None]], version: str
-) -> None:
-    """Store outputs: (row with request_id, item_id and attempt; state; value as JSON text; why it is no use)."""
+def _write(tx: Connection, batch_id: int, outputs: Sequence[Made], processor: Processor) -> None:
+    """Store outputs, each in place of the one before it, which is kept beside; items follow."""
+    reprocessing.put_aside(tx, [made.row.request_id for made in outputs if made.row.was is not None])
     db.copy_rows(
         tx,
         "outputs",
         OUTPUT_COLUMNS,
-        ((row.request_id, state.value, value, reason, version) for row, state, value, reason in outputs),
+        (
+            (made.row.request_id, made.state.value, made.value, made.reason, processor.task.version, processor.again)
+            for made in outputs
+        ),
     )
-    settle_outputs(tx, batch_id, [(row.item_id, row.attempt, state, reason) for row, state, _, reason in outputs])
+    settle_outputs(
+        tx,
+        batch_id,
+        [
+            Outcome(
+                made.row.item_id,
+                made.row.attempt,
+                OutputState(made.row.was or OutputState.WAITING),
+                made.state,
+                made.reason,
+            )
+            for made in outputs
+        ],
+    )
 
 
-def _next(tx: Connection, batch_id: int, after: int, limit: int) -> Sequence[Any]:
-    """Succeeded results of a batch without an output, bounded by count and bytes, with their subjects."""
+def _next(tx: Connection, batch_id: int, run_id: int, after: int, again: int | None) -> Sequence[Any]:
+    """Succeeded results of a batch without an output, or to be processed again (`was`: the state of the output they
+    have), bounded by count and bytes, with their subjects.
+    """
+    wanted = "o.request_id IS NULL" if again is None else f"(o.request_id IS NULL OR {ASKED_AGAIN})"
     return db.rows(
         tx,
-        """
+        f"""
         WITH waiting AS (
-            SELECT r.id, r.item_id, r.attempt, row_number() OVER w AS nth, sum(res.size) OVER w - res.size AS before
-            FROM (SELECT r.id, r.item_id, r.attempt FROM requests r WHERE r.batch_id = :batch AND r.id > :after
-                  AND r.state = 'succeeded' AND NOT EXISTS (SELECT 1 FROM outputs o WHERE o.request_id = r.id)
+            SELECT r.id, r.item_id, r.attempt, r.was, row_number() OVER w AS nth,
+                   sum(res.size) OVER w - res.size AS before
+            FROM (SELECT r.id, r.item_id, r.attempt, o.state AS was FROM requests r
+                  LEFT JOIN outputs o ON o.request_id = r.id
+                  WHERE r.batch_id = :batch AND r.id > :after AND r.state = 'succeeded' AND {wanted}
                   ORDER BY r.id LIMIT :limit) AS r
             JOIN results res ON res.request_id = r.id WINDOW w AS (ORDER BY r.id)
         )
-        SELECT w.id AS request_id, w.item_id, w.attempt, res.line::text AS line, s.kind, s.key, s.data::text AS data,
-               encode(s.image, 'hex') AS image, b.media_type, b.width, b.height, b.size
+        SELECT w.id AS request_id, w.item_id, w.attempt, w.was, res.line::text AS line, s.kind, s.key,
+               s.data::text AS data, encode(s.image, 'hex') AS image, b.media_type, b.width, b.height, b.size
         FROM waiting w JOIN results res ON res.request_id = w.id JOIN items i ON i.id = w.item_id
         JOIN subjects s ON s.id = i.subject_id LEFT JOIN blobs b ON b.sha256 = s.image
         WHERE w.nth = 1 OR w.before < :bytes ORDER BY w.id
-        """,
+        """,  # noqa: S608 - ASKED_AGAIN is a constant
         batch=batch_id,
+        run=run_id,
+        again=again,
         after=after,
-        limit=limit,
+        limit=CHUNK_ROWS,
         bytes=CHUNK_BYTES,
     )
 
 
-def _suspect(tx: Connection, lease: Lease, request_id: int) -> None:
-    """Note what is about to be processed alone: if the worker dies now, and again, this was it.
-
-    From here on `starts` counts the deaths of this one: a worker may be killed from outside once.
-    """
-    lease.hold(tx)
-    db.run(
-        tx,
-        "UPDATE steps SET culprit = :request, starts = CASE WHEN culprit = :request THEN starts ELSE 1 END "
-        "WHERE step = :step AND target_id = :target",
-        request=request_id,
-        step=lease.step,
-        target=lease.target_id,
-    )
-
-
-def _blame(lease: Lease, request_id: int, version: str) -> None:
-    reason = (
-        "Its processing killed the worker each time it was tried, the last two times alone. Mend the task's processor."
-    )
-    with db.transaction() as tx:
-        lease.hold(tx)
-        culprit = db.row(
-            tx,
-            "SELECT r.id AS request_id, r.item_id, r.attempt FROM requests r WHERE r.id = :id "
-            "AND NOT EXISTS (SELECT 1 FROM outputs o WHERE o.request_id = r.id)",
-            id=request_id,
-        )
-        if culprit is not None:
-            _write(tx, lease.target_id, [(culprit, OutputState.INVALID, None, reason)], version)
-
-
 def _no_task(lease: Lease, run_id: int, error: str) -> None:
-    """Results wait until the task is there again; resuming the run makes them due."""
+    """Results wait until the task is there again, and resuming the run makes them due; outputs stay as they are."""
     with db.transaction() as tx:
+        waits = bool(_next(tx, lease.target_id, run_id, 0, None))
         lease.hold(tx)
+        reprocessing.refuse(tx, run_id, lease.target_id, f"Nothing was processed again: {error}")
+        if not waits:
+            return
         db.run(tx, "UPDATE runs SET pause_wanted_at = coalesce(pause_wanted_at, now()) WHERE id = :id", id=run_id)
         finish_if_over(tx, run_id, processable=False)
         move_run(tx, run_id, RunState.PAUSED, actor="process", reason=f"Its results cannot be processed: {error}")

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from webapp import db
+from webapp.batches.desk import ceiling
 from webapp.batches.states import OPEN_BATCH_STATES, RunState
 from webapp.errors import NotFound
 from webapp.money import ledger
@@ -23,7 +24,11 @@ EXPORT_BYTES = 8_000_000  # of answers held at once; a longer one comes alone
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many requests (or items) stand where. `invalid` ones are among `succeeded`; so are those `waiting`."""
+    """How many requests (or items) stand where. `invalid` ones are among `succeeded`; so are those `waiting`.
+
+    Items that are `retrying` wait for their next attempt, which comes by rule: they have not failed yet, and are not
+    among the errored, expired or missing.
+    """
 
     pending: int = 0
     succeeded: int = 0
@@ -34,14 +39,16 @@ class Counts:
     stopped: int = 0
     ok: int = 0
     invalid: int = 0
+    retrying: int = 0
 
     @property
     def total(self) -> int:
-        return self.pending + self.succeeded + self.errored + self.canceled + self.expired + self.missing + self.stopped
+        ended = self.errored + self.canceled + self.expired + self.missing + self.stopped
+        return self.pending + self.succeeded + ended + self.retrying
 
     @property
     def failed(self) -> int:
-        """Every failure, answers that are no use included."""
+        """Every failure, answers that are no use included; not what waits for its next attempt."""
         return self.errored + self.canceled + self.expired + self.missing + self.stopped + self.invalid
 
 
@@ -70,27 +77,61 @@ class Summary:
         return self.requests - self.succeeded
 
 
+NAMES = ("pending", "succeeded", "errored", "canceled", "expired", "missing", "stopped", "ok", "invalid")
+SUMS = ", ".join(f"sum(t.{name}) AS {name}" for name in NAMES)
+RETRIED = ("errored", "expired", "missing")  # what an item of class retry is
+
+
 def run_counts(tx: Connection, run_ids: Sequence[int]) -> dict[int, Counts]:
     """Counts of items by run, from tallies; runs without any are left out."""
-    return _counts(tx, "run_id", "items", run_ids)
+    again = ", ".join(
+        f"GREATEST(coalesce(sum(t.{name}) FILTER (WHERE t.retry_attempt < :most AND r.state IN ('running', 'paused') "
+        f"AND r.cancel_wanted_at IS NULL), 0), 0) AS {name}_again"
+        for name in RETRIED
+    )
+    found = db.rows(
+        tx,
+        f"SELECT t.run_id AS id, {SUMS}, {again} FROM tallies t JOIN runs r ON r.id = t.run_id "  # noqa: S608
+        "WHERE t.run_id = ANY(:ids) AND t.scope = 'items' GROUP BY t.run_id",
+        ids=list(run_ids),
+        most=ceiling(),
+    )
+    paid = _paid_and_missing(tx, [line.id for line in found if line.missing_again])
+    counts = {}
+    for line in found:
+        values = {name: int(getattr(line, name)) for name in NAMES}
+        for name in RETRIED:
+            again_of_it = int(getattr(line, f"{name}_again")) - (paid.get(line.id, 0) if name == "missing" else 0)
+            values[name] -= again_of_it
+            values["retrying"] = values.get("retrying", 0) + again_of_it
+        counts[line.id] = Counts(**values)
+    return counts
+
+
+def _paid_and_missing(tx: Connection, run_ids: Sequence[int]) -> dict[int, int]:
+    """By run, how many items of class retry are not sent again by rule, since the API counts their answer as given."""
+    if not run_ids:
+        return {}
+    found = db.rows(
+        tx,
+        "SELECT b.run_id, count(*) FROM batches b JOIN requests r ON r.batch_id = b.id AND r.state = 'missing' "
+        "JOIN items i ON i.id = r.item_id AND i.attempts = r.attempt AND i.failure_class = 'retry' "
+        "WHERE b.run_id = ANY(:ids) AND b.owed > 0 AND i.attempts < :most GROUP BY 1",
+        ids=list(run_ids),
+        most=ceiling(),
+    )
+    return {run_id: int(count) for run_id, count in found}
 
 
 def batch_counts(tx: Connection, batch_ids: Sequence[int]) -> dict[int, Counts]:
     """Counts of requests by batch, from tallies; batches without any are left out."""
-    return _counts(tx, "batch_id", "requests", batch_ids)
-
-
-def _counts(tx: Connection, column: str, scope: str, ids: Sequence[int]) -> dict[int, Counts]:
-    names = tuple(Counts.__dataclass_fields__)
-    sums = ", ".join(f"sum({name})" for name in names)
     found = db.rows(
         tx,
-        f"SELECT {column}, {sums} FROM tallies "  # noqa: S608 - names come from our own code
-        f"WHERE {column} = ANY(:ids) AND scope = :scope GROUP BY 1",
-        ids=list(ids),
-        scope=scope,
+        f"SELECT t.batch_id AS id, {SUMS} FROM tallies t "  # noqa: S608 - names come from our own code
+        "WHERE t.batch_id = ANY(:ids) AND t.scope = 'requests' GROUP BY t.batch_id",
+        ids=list(batch_ids),
     )
-    return {line[0]: Counts(*(int(value) for value in line[1:])) for line in found}
+    return {line.id: Counts(**{name: int(getattr(line, name)) for name in NAMES}) for line in found}
 
 
 def summary(tx: Connection, run_id: int) -> Summary:
@@ -193,21 +234,28 @@ def recent_runs(tx: Connection, limit: int = 50) -> list[int]:
     return [run_id for (run_id,) in db.rows(tx, "SELECT id FROM runs ORDER BY id DESC LIMIT :limit", limit=limit)]
 
 
+# The subjects of a run after a position: those of its selection, or all of its dataset.
+SELECTED = """
+    SELECT l.position, s.key FROM selections l JOIN subjects s ON s.id = l.subject_id
+    WHERE l.run_id = :run AND l.position > :after ORDER BY l.position
+"""
+ALL = "SELECT position, key FROM subjects WHERE dataset_id = :dataset AND position > :after ORDER BY position"
+
+
 def outputs(tx: Connection, run_id: int) -> Iterator[OutputRow]:
     """One row per subject of a run, in input order, each exactly once; memory does not grow with them.
 
     Best in a transaction that is opened `by_key`.
     """
-    run = db.row(tx, "SELECT dataset_id, state FROM runs WHERE id = :id", id=run_id)
+    run = db.row(
+        tx, "SELECT dataset_id, state, parent_run_id IS NOT NULL AS selected FROM runs WHERE id = :id", id=run_id
+    )
     after = -1
     while run is not None:
         page = db.rows(
             tx,
-            """
-            WITH page AS MATERIALIZED (
-                SELECT position, key FROM subjects WHERE dataset_id = :dataset AND position > :after
-                ORDER BY position LIMIT :page
-            )
+            f"""
+            WITH page AS MATERIALIZED ({SELECTED if run.selected else ALL} LIMIT :page)
             SELECT page.position, page.key, i.state, i.output_state, i.error, coalesce(i.attempts, 0) AS attempts,
                    r.custom_id, o.request_id AS output_id, o.size
             FROM page
@@ -219,7 +267,7 @@ def outputs(tx: Connection, run_id: int) -> Iterator[OutputRow]:
                 WHERE first.item_id = i.id AND o.state = 'ok' ORDER BY first.attempt LIMIT 1
             ) AS o ON i.output_state = 'ok'
             ORDER BY page.position
-            """,
+            """,  # noqa: S608 - constants
             dataset=run.dataset_id,
             run=run_id,
             after=after,

@@ -46,6 +46,17 @@ def find_run(tx: Connection, token: str) -> int | None:
     return found
 
 
+def task_of(tx: Connection, run_id: int) -> str:
+    """The name of a run's task.
+
+    :raises NotFound: there is no such run.
+    """
+    name: str | None = db.scalar(tx, "SELECT task FROM runs WHERE id = :id", id=run_id)
+    if name is None:
+        raise NotFound(f"There is no run {run_id}.")
+    return name
+
+
 def start_run(
     tx: Connection, *, dataset_id: int, task: Task[Any], settings: BaseModel, owner: str, token: str | None = None
 ) -> int:

@@ -7,15 +7,16 @@ move that no longer applies (another worker was faster) touches nothing and says
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 
 from webapp import db
+from webapp.batches.books import note as note
+from webapp.batches.books import tally as tally
 from webapp.errors import Fenced
 from webapp.records.escapes import storable
 
@@ -155,36 +156,13 @@ def _move(
     )
 
 
-def note(
-    tx: Connection,
-    *,
-    run_id: int | None,
-    actor: str,
-    reason: str,
-    batch_id: int | None = None,
-    kind: str = "note",
-    **data: Any,
-) -> None:
-    """Append an event that is no move of a run or batch: a wish, a chunk, something worth telling."""
-    db.run(
-        tx,
-        "INSERT INTO events (run_id, batch_id, kind, actor, reason, data) "
-        "VALUES (:run_id, :batch_id, :kind, :actor, :reason, CAST(:data AS json))",
-        run_id=run_id,
-        batch_id=batch_id,
-        kind=kind,
-        actor=actor,
-        reason=storable(reason),
-        data=json.dumps(data) if data else None,
-    )
-
-
 class Settlement:
     """What one chunk decided about its requests, in columns, so that one statement moves requests and items."""
 
     def __init__(self) -> None:
         self.ids: list[int] = []
         self.was: list[str] = []
+        self.retried: list[int] = []  # 1 where it was of class retry: a line that comes late
         self.states: list[str] = []
         self.classes: list[str | None] = []
         self.errors: list[str | None] = []
@@ -192,12 +170,13 @@ class Settlement:
     def add(self, request: Any, state: RequestState, failure: FailureClass | None, error: str | None) -> None:
         """Decide about one request.
 
-        :param request: a row with its `id` and the `state` it is in.
+        :param request: a row with its `id`, and the `state` and `failure_class` it is in.
         """
         if request.state not in (RequestState.PENDING, RequestState.MISSING):
             raise AssertionError(f"request {request.id} is {request.state}: an outcome is final")
         self.ids.append(request.id)
         self.was.append(request.state)
+        self.retried.append(int(request.failure_class == FailureClass.RETRY))
         self.states.append(state.value)
         self.classes.append(failure.value if failure else None)
         self.errors.append(error)
@@ -220,34 +199,38 @@ def settle_requests(tx: Connection, settlement: Settlement) -> None:
         """
         WITH requests_moved AS (
             UPDATE requests r SET state = v.state, failure_class = v.failure_class
-            FROM unnest(CAST(:ids AS bigint[]), CAST(:was AS text[]), CAST(:states AS text[]),
-                        CAST(:classes AS text[]), CAST(:errors AS text[])) AS v(id, was, state, failure_class, error)
+            FROM unnest(CAST(:ids AS bigint[]), CAST(:was AS text[]), CAST(:retried AS int[]), CAST(:states AS text[]),
+                        CAST(:classes AS text[]), CAST(:errors AS text[]))
+                 AS v(id, was, retried, state, failure_class, error)
             WHERE r.id = v.id AND r.state = v.was
-            RETURNING r.batch_id, r.item_id, r.attempt, v.was, v.state, v.failure_class, v.error
+            RETURNING r.batch_id, r.item_id, r.attempt, v.was, v.retried, v.state, v.failure_class, v.error
         ), items_moved AS (
             UPDATE items i SET state = m.state, failure_class = m.failure_class, error = m.error,
                    output_state = CASE WHEN m.state = 'succeeded' THEN 'waiting' END
             FROM requests_moved m WHERE i.id = m.item_id AND i.attempts = m.attempt
-            RETURNING m.batch_id, m.was, m.state
+            RETURNING m.batch_id, m.was, CASE m.retried WHEN 1 THEN m.attempt END AS was_retry, m.state,
+                      CASE m.failure_class WHEN 'retry' THEN m.attempt END AS retry
         )
-        SELECT 'requests' AS scope, batch_id, was, state, count(*) AS moved FROM requests_moved GROUP BY 2, 3, 4
+        SELECT 'requests' AS scope, batch_id, was, NULL AS was_retry, state, NULL AS retry, count(*) AS moved
+        FROM requests_moved GROUP BY batch_id, was, state
         UNION ALL
-        SELECT 'items', batch_id, was, state, count(*) FROM items_moved GROUP BY 2, 3, 4
+        SELECT 'items', batch_id, was, was_retry, state, retry, count(*) FROM items_moved GROUP BY 2, 3, 4, 5, 6
         """,
         ids=db.array(settlement.ids),
         was=db.array(settlement.was),
+        retried=db.array(settlement.retried),
         states=db.array(settlement.states),
         classes=db.array(settlement.classes),
         errors=db.array(settlement.errors),
     )
     if sum(line.moved for line in moved if line.scope == "requests") != len(settlement.ids):
         raise Fenced("Some requests were settled by another worker meanwhile.")
-    deltas: dict[tuple[str, int], Counter[str]] = defaultdict(Counter)
+    deltas: dict[tuple[str, int, int | None], Counter[str]] = defaultdict(Counter)
     for line in moved:
-        deltas[line.scope, line.batch_id][line.was] -= line.moved
-        deltas[line.scope, line.batch_id][line.state] += line.moved
-    for (scope, batch_id), changed in deltas.items():
-        tally(tx, scope, changed, batch_id=batch_id)
+        deltas[line.scope, line.batch_id, line.was_retry][line.was] -= line.moved
+        deltas[line.scope, line.batch_id, line.retry][line.state] += line.moved
+    for (scope, batch_id, retry), changed in deltas.items():
+        tally(tx, scope, changed, batch_id=batch_id, retry_attempt=retry)
 
 
 def settle_pending(tx: Connection, batch_id: int, state: RequestState, failure: FailureClass, error: str) -> None:
@@ -255,7 +238,8 @@ def settle_pending(tx: Connection, batch_id: int, state: RequestState, failure: 
     settlement = Settlement()
     for request in db.rows(
         tx,
-        "SELECT id, state FROM requests WHERE batch_id = :batch AND state = 'pending' ORDER BY id FOR UPDATE",
+        "SELECT id, state, failure_class FROM requests WHERE batch_id = :batch AND state = 'pending' "
+        "ORDER BY id FOR UPDATE",
         batch=batch_id,
     ):
         settlement.add(request, state, failure, error)
@@ -289,34 +273,30 @@ def explain_batch(tx: Connection, batch_id: int, reason: str | None) -> None:
 def stop_unsent(tx: Connection, run_id: int) -> None:
     """End the items of a cancelled run that no batch holds: built, or to be sent again, and now never sent.
 
-    One that was sent before stands again as its last request does.
+    One that was sent before stands again as its last request and that one's output do.
     """
     ended = db.rows(
         tx,
         """
         WITH moved AS (
-            UPDATE items i SET attempts = unsent.attempts - 1, state = coalesce(r.state, 'stopped'), error = :error,
-                   failure_class = CASE r.state WHEN 'succeeded' THEN 'output' ELSE coalesce(r.failure_class, 'stopped')
-                                   END,
-                   output_state = CASE r.state WHEN 'succeeded' THEN 'invalid' END
+            UPDATE items i SET attempts = unsent.attempts - 1, state = coalesce(r.state, 'stopped'),
+                   error = CASE WHEN o.state IS NULL THEN :error ELSE o.reason END,
+                   failure_class = CASE WHEN r.state = 'succeeded' THEN CASE o.state WHEN 'invalid' THEN 'output' END
+                                   ELSE coalesce(r.failure_class, 'stopped') END,
+                   output_state = CASE r.state WHEN 'succeeded' THEN coalesce(o.state, 'waiting') END
             FROM items unsent LEFT JOIN requests r ON r.item_id = unsent.id AND r.attempt = unsent.attempts - 1
+            LEFT JOIN outputs o ON o.request_id = r.id
             WHERE i.id = unsent.id AND unsent.run_id = :run AND unsent.state = 'pending' AND NOT EXISTS (
                 SELECT 1 FROM requests present
                 WHERE present.item_id = unsent.id AND present.attempt = unsent.attempts)
-            RETURNING i.state, i.output_state
+            RETURNING i.state, i.output_state, CASE i.failure_class WHEN 'retry' THEN i.attempts END AS retry
         )
-        SELECT state, output_state, count(*) AS moved FROM moved GROUP BY 1, 2
+        SELECT state, output_state, retry, count(*) AS moved FROM moved GROUP BY 1, 2, 3
         """,
         run=run_id,
         error="Cancelled before it was sent.",
     )
-    deltas: Counter[str] = Counter()
-    for line in ended:
-        deltas["pending"] -= line.moved
-        deltas[line.state] += line.moved
-        if line.output_state is not None:
-            deltas[line.output_state] += line.moved
-    tally(tx, "items", deltas, run_id=run_id)
+    _tally_turns(tx, run_id, ended, by=1)
 
 
 def start_attempts(tx: Connection, run_id: int, item_ids: Sequence[int]) -> int:
@@ -328,32 +308,48 @@ def start_attempts(tx: Connection, run_id: int, item_ids: Sequence[int]) -> int:
         tx,
         """
         WITH old AS (
-            SELECT id, state, output_state FROM items
+            SELECT id, state, output_state, CASE failure_class WHEN 'retry' THEN attempts END AS retry FROM items
             WHERE id = ANY(:ids) AND run_id = :run_id AND (state NOT IN ('pending', 'succeeded') OR
                   output_state = 'invalid') ORDER BY id FOR UPDATE
         ), moved AS (
             UPDATE items i SET state = 'pending', attempts = attempts + 1, failure_class = NULL, output_state = NULL,
                    error = NULL
-            FROM old WHERE i.id = old.id RETURNING old.state, old.output_state
+            FROM old WHERE i.id = old.id RETURNING old.state, old.output_state, old.retry
         )
-        SELECT state, output_state, count(*) AS moved FROM moved GROUP BY 1, 2
+        SELECT state, output_state, retry, count(*) AS moved FROM moved GROUP BY 1, 2, 3
         """,
         ids=list(item_ids),
         run_id=run_id,
     )
-    deltas: Counter[str] = Counter()
-    for line in moved:
-        deltas["pending"] += line.moved
-        deltas[line.state] -= line.moved
-        if line.output_state is not None:
-            deltas[line.output_state] -= line.moved
-    tally(tx, "items", deltas, run_id=run_id)
+    _tally_turns(tx, run_id, moved, by=-1)
     return sum(line.moved for line in moved)
 
 
-def settle_outputs(tx: Connection, batch_id: int, outcomes: Sequence[tuple[int, int, OutputState, str | None]]) -> None:
-    """Note on items what the processor made of their answer: (item id, attempt, ok or invalid, why)."""
-    counts = db.rows(
+def _tally_turns(tx: Connection, run_id: int, moved: Sequence[Any], *, by: int) -> None:
+    """Tally items between pending and their last outcome (state, output_state, retry): `by` 1 to it, -1 from it."""
+    deltas: dict[int | None, Counter[str]] = defaultdict(Counter)
+    for line in moved:
+        deltas[None]["pending"] -= by * line.moved
+        deltas[line.retry][line.state] += by * line.moved
+        if line.output_state is not None:
+            deltas[line.retry][line.output_state] += by * line.moved
+    for retry, changed in deltas.items():
+        tally(tx, "items", changed, run_id=run_id, retry_attempt=retry)
+
+
+class Outcome(NamedTuple):
+    """What the processor made of one answer, and what it had made of it before (waiting: nothing yet)."""
+
+    item_id: int
+    attempt: int
+    was: OutputState
+    state: OutputState
+    reason: str | None
+
+
+def settle_outputs(tx: Connection, batch_id: int, outcomes: Sequence[Outcome]) -> None:
+    """Note on the items whose latest attempt was answered what the processor has made of that now."""
+    moved = db.rows(
         tx,
         """
         WITH moved AS (
@@ -362,37 +358,18 @@ def settle_outputs(tx: Connection, batch_id: int, outcomes: Sequence[tuple[int, 
             FROM unnest(CAST(:ids AS bigint[]), CAST(:attempts AS int[]), CAST(:was AS text[]),
                         CAST(:states AS text[]), CAST(:errors AS text[])) AS v(id, attempt, was, output_state, error)
             WHERE i.id = v.id AND i.attempts = v.attempt AND i.output_state = v.was
-            RETURNING i.output_state
+            RETURNING v.was, i.output_state
         )
-        SELECT output_state, count(*) AS moved FROM moved GROUP BY 1
+        SELECT was, output_state, count(*) AS moved FROM moved GROUP BY 1, 2
         """,
-        ids=db.array(item_id for item_id, _, _, _ in outcomes),
-        attempts=db.array(attempt for _, attempt, _, _ in outcomes),
-        was=db.array([OutputState.WAITING.value] * len(outcomes)),
-        states=db.array(state.value for _, _, state, _ in outcomes),
-        errors=db.array(error for _, _, _, error in outcomes),
+        ids=db.array(outcome.item_id for outcome in outcomes),
+        attempts=db.array(outcome.attempt for outcome in outcomes),
+        was=db.array(outcome.was.value for outcome in outcomes),
+        states=db.array(outcome.state.value for outcome in outcomes),
+        errors=db.array(outcome.reason for outcome in outcomes),
     )
-    tally(tx, "items", Counter({line.output_state: line.moved for line in counts}), batch_id=batch_id)
-
-
-def tally(
-    tx: Connection, scope: str, deltas: Counter[str], *, batch_id: int | None = None, run_id: int | None = None
-) -> None:
-    """Append how many requests (or items) entered or left each state; sums of tallies are the counts.
-
-    :param batch_id: the batch it happened in; its run is looked up. Without one, give `run_id`.
-    """
-    changed = {state: count for state, count in deltas.items() if count and state != OutputState.WAITING}
-    if not changed:
-        return
-    names = ", ".join(changed)
-    values = ", ".join(f":{name}" for name in changed)
-    db.run(
-        tx,
-        f"INSERT INTO tallies (scope, run_id, batch_id, {names}) "  # noqa: S608 - names are states
-        f"VALUES (:scope, coalesce(:run_id, (SELECT run_id FROM batches WHERE id = :batch_id)), :batch_id, {values})",
-        scope=scope,
-        run_id=run_id,
-        batch_id=batch_id,
-        **changed,
-    )
+    deltas: Counter[str] = Counter()
+    for line in moved:
+        deltas[line.was] -= line.moved
+        deltas[line.output_state] += line.moved
+    tally(tx, "items", deltas, batch_id=batch_id)

@@ -46,7 +46,6 @@ class Lease:
     target_id: int
     epoch: int
     starts: int
-    culprit: int | None
 
     def hold(self, tx: Connection, *, seconds: float = LEASE_SECONDS) -> None:
         """Lock the step for this transaction, check that it is still ours, and renew the lease.
@@ -68,10 +67,10 @@ class Lease:
     def progress(self, tx: Connection) -> None:
         """`hold`, and note that the step gets somewhere: earlier deaths no longer count."""
         self.hold(tx)
-        if self.starts > 1 or self.culprit is not None:
+        if self.starts > 1:
             db.run(
                 tx,
-                "UPDATE steps SET starts = 1, culprit = NULL WHERE step = :step AND target_id = :target",
+                "UPDATE steps SET starts = 1 WHERE step = :step AND target_id = :target",
                 step=self.step,
                 target=self.target_id,
             )
@@ -138,13 +137,13 @@ def take(tx: Connection, step: StepName, target_id: int) -> Lease | None:
                lease_until = now() + make_interval(secs => :seconds)
         WHERE step = :step AND target_id = :target AND (lease_until IS NULL OR lease_until < now())
           AND (due_at <= now() OR lease_until IS NOT NULL)
-        RETURNING epoch, starts, culprit
+        RETURNING epoch, starts
         """,
         step=step,
         target=target_id,
         seconds=LEASE_SECONDS,
     )
-    return Lease(step, target_id, taken.epoch, taken.starts, taken.culprit) if taken else None
+    return Lease(step, target_id, taken.epoch, taken.starts) if taken else None
 
 
 def take_due(tx: Connection, step: StepName, target_ids: Sequence[int], *, within: float) -> dict[int, Lease]:
@@ -210,8 +209,8 @@ def give_back(tx: Connection, lease: Lease, *, again_after: float | None = None)
     )
     db.run(
         tx,
-        "UPDATE steps SET lease_until = NULL, nudged_at = NULL, starts = 0, failures = 0, error = NULL, "
-        "culprit = NULL WHERE step = :step AND target_id = :target AND epoch = :epoch",
+        "UPDATE steps SET lease_until = NULL, nudged_at = NULL, starts = 0, failures = 0, error = NULL "
+        "WHERE step = :step AND target_id = :target AND epoch = :epoch",
         step=lease.step,
         target=lease.target_id,
         epoch=lease.epoch,
@@ -235,8 +234,8 @@ def fail(tx: Connection, lease: Lease, error: str) -> float:
     db.run(
         tx,
         "UPDATE steps SET due_at = now() + make_interval(secs => :delay), lease_until = NULL, nudged_at = NULL, "
-        # The worker lives: neither a chunk nor a record has killed it.
-        "starts = 0, culprit = NULL "
+        # The worker lives: no chunk has killed it.
+        "starts = 0 "
         "WHERE step = :step AND target_id = :target AND epoch = :epoch",
         step=lease.step,
         target=lease.target_id,

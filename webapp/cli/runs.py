@@ -47,7 +47,7 @@ def status(run_id: int | None, as_json: bool) -> None:
 
 def _line(where: queries.RunStatus, summary: Summary) -> str:
     reason = f" ({where.reason})" if where.reason else ""
-    return f"{where.task}, {where.state}{reason}. {describe(summary)}"
+    return f"{where.task}, {where.state}{reason}. {describe(summary, where.counts)}"
 
 
 @click.command()

@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 
 from webapp import db, jobs
 from webapp.batches import queries
-from webapp.batches.queries import RunStatus, Summary
+from webapp.batches.queries import Counts, RunStatus, Summary
 from webapp.batches.states import RunState
 from webapp.cli.app import FAILURES, OK, STOPPED_WAITING, tell
 from webapp.cli.environment import connection_lost, owner_left
@@ -44,6 +44,7 @@ class Ending:
     """How waiting for a run ended: `stopped` says why it did before the run was over."""
 
     summary: Summary
+    counts: Counts
     stopped: str | None
 
     @property
@@ -101,7 +102,8 @@ def present(run_id: int) -> Ending:
     """How a run stands without waiting for it."""
     with db.transaction() as tx:
         status = queries.run_status(tx, run_id)
-        return Ending(queries.summary(tx, run_id), None if status.over else _stopped(status) or "it goes on.")
+        stopped = None if status.over else _stopped(status) or "it goes on."
+        return Ending(queries.summary(tx, run_id), status.counts, stopped)
 
 
 def wait_for(run_id: int, *, deadline: float | None = None) -> Ending:
@@ -111,12 +113,12 @@ def wait_for(run_id: int, *, deadline: float | None = None) -> Ending:
         stopped = _watch(run_id, deadline)
     except KeyboardInterrupt:
         stopped = INTERRUPTED
-    return Ending(patiently(lambda: _summary(run_id)), stopped)
+    return patiently(lambda: _ending(run_id, stopped))
 
 
-def _summary(run_id: int) -> Summary:
+def _ending(run_id: int, stopped: str | None) -> Ending:
     with db.transaction() as tx:
-        return queries.summary(tx, run_id)
+        return Ending(queries.summary(tx, run_id), queries.run_status(tx, run_id).counts, stopped)
 
 
 def _watch(run_id: int, deadline: float | None) -> str | None:
@@ -128,7 +130,7 @@ def _watch(run_id: int, deadline: float | None) -> str | None:
         while True:
             status = patiently(lambda: _status(run_id))
             counts = status.counts
-            done = status.subjects - counts.pending if counts.total else 0
+            done = status.subjects - counts.pending - counts.retrying if counts.total else 0
             bar.update(line, description=_phase(status), completed=done, total=status.subjects)
             if status.over:
                 return None
@@ -149,9 +151,11 @@ def _status(run_id: int) -> RunStatus:
 def _phase(status: RunStatus) -> str:
     if status.state == RunState.PLANNING:
         return "planning"
-    if status.retrying_in is not None and not status.counts.pending:
-        return f"failures go again in {status.retrying_in:.0f} s"
-    return f"{status.counts.failed:,} failed" if status.counts.failed else "running"
+    told = [f"{status.counts.failed:,} failed"] if status.counts.failed else []
+    if status.counts.retrying:
+        when = f" in {status.retrying_in:.0f} s" if status.retrying_in and not status.counts.pending else ""
+        told.append(f"{status.counts.retrying:,} go again{when}")
+    return ", ".join(told) or "running"
 
 
 def _stopped(status: RunStatus) -> str | None:
@@ -168,7 +172,7 @@ def finish(ending: Ending, *, out: Path | None, as_json: bool) -> int:
     if ending.stopped is None and out is not None:
         count = patiently(lambda: _write(summary.run, out))
         tell(f"{count:,} outputs written to {out}.")
-    tell(describe(summary))
+    tell(describe(summary, ending.counts))
     if ending.stopped is not None:
         tell(come_back(summary.run, ending.stopped))
     if as_json:
@@ -181,11 +185,13 @@ def _write(run_id: int, out: Path) -> int:
         return write_outputs(queries.outputs(tx, run_id), out)
 
 
-def describe(summary: Summary) -> str:
-    """A run's figures in one or two sentences."""
-    names = ("errored", "canceled", "expired", "missing", "stopped", "invalid")
-    failed = [f"{getattr(summary, name):,} {name}" for name in names if getattr(summary, name)]
-    parts = [f"Run {summary.run}: {summary.succeeded:,} of {summary.requests:,} succeeded", *failed]
+def describe(summary: Summary, counts: Counts) -> str:
+    """A run's figures in one or two sentences; what waits for its next attempt is told apart from what has failed."""
+    stand = {name: getattr(counts, name) for name in ("errored", "canceled", "expired", "missing")}
+    stand |= {"stopped": summary.stopped, "invalid": summary.invalid}
+    stand["waiting for their next attempt"] = counts.retrying
+    told = [f"{count:,} {name}" for name, count in stand.items() if count]
+    parts = [f"Run {summary.run}: {summary.succeeded:,} of {summary.requests:,} succeeded", *told]
     return f"{', '.join(parts)}. Batches: {summary.batches:,}. {_cost(summary)}"
 
 

@@ -1,8 +1,9 @@
 """The host's calls to a task's methods: what a plugin raises or returns amiss becomes an error of ours.
 Planning and processing call tasks through here and nowhere else.
 
-Caught are Exception and SystemExit. What interrupts a worker from outside (a time limit) must derive
-from BaseException, so that it passes through and is not taken for the fault of one record.
+Caught are Exception and SystemExit, but for MemoryError: that is a bound of the process, and whoever set it says so.
+What interrupts a worker from outside must derive from BaseException, so that it passes through and is not taken for
+the fault of one record.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def shared_params(task: Task[Any], settings: BaseModel) -> dict[str, Any]:
     try:
         params = task.shared_params(settings)
         check_shared(params, plugin=who)
-    except (InputError, PluginError):
+    except (InputError, PluginError, MemoryError):
         raise
     except (Exception, SystemExit) as error:
         raise PluginError(f"{who}: shared_params raised {_raised(error)}.") from error
@@ -46,7 +47,7 @@ def request_params(task: Task[Any], subject: Subject, settings: BaseModel, share
     try:
         params = task.request_params(subject, settings)
         check_own(params, shared, plugin=who)
-    except (InputError, PluginError):
+    except (InputError, PluginError, MemoryError):
         raise
     except (Exception, SystemExit) as error:
         raise PluginError(f"{who}: request_params raised {_raised(error)}.") from error
@@ -61,7 +62,7 @@ def process(task: Task[Any], subject: Subject, message: Message, settings: BaseM
     try:
         output = task.process(subject, message, settings)
         check_json(output, f"the output of task '{task.name}'")
-    except InvalidOutput:
+    except (InvalidOutput, MemoryError):
         raise
     except PluginError as error:
         raise InvalidOutput(str(error)) from error

@@ -10,7 +10,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Connection, Identity, Index, Integer, UniqueConstraint, func
+from sqlalchemy import Connection, Identity, Index, Integer, UniqueConstraint, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from webapp import db
@@ -26,6 +26,8 @@ class LedgerLine(Base):
         # A billed answer is this, wherever and however often it is read.
         UniqueConstraint("api_batch_id", "custom_id"),
         Index(None, "run_id"),
+        # A second paid answer stands under another batch of the API than its request's own.
+        Index("ix_ledger_lines_duplicates", "request_id", postgresql_where=text("duplicate")),
     )
 
     id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
@@ -146,3 +148,37 @@ def run_totals(tx: Connection, run_id: int) -> Totals:
         run_id=run_id,
     )
     return Totals(found.cost, found.sync, found.lines)
+
+
+def attempt_totals(tx: Connection, item_id: int) -> dict[int, Totals]:
+    """By attempt, what each request of an item cost, paid twice or once; those without a billed answer are left out."""
+    found = db.rows(
+        tx,
+        """
+        SELECT r.attempt, CASE WHEN count(*) = count(l.cost_usd) THEN sum(l.cost_usd) END AS cost,
+               CASE WHEN count(*) = count(l.sync_cost_usd)
+                    THEN coalesce(sum(l.sync_cost_usd) FILTER (WHERE NOT l.duplicate), 0) END AS sync,
+               count(*) AS lines
+        FROM requests r JOIN batches b ON b.id = r.batch_id CROSS JOIN LATERAL (
+            SELECT cost_usd, sync_cost_usd, duplicate FROM ledger_lines
+            WHERE api_batch_id = b.api_id AND custom_id = r.custom_id AND NOT duplicate
+            UNION ALL
+            SELECT cost_usd, sync_cost_usd, duplicate FROM ledger_lines WHERE request_id = r.id AND duplicate
+        ) AS l
+        WHERE r.item_id = :item GROUP BY r.attempt
+        """,
+        item=item_id,
+    )
+    return {line.attempt: Totals(line.cost, line.sync, line.lines) for line in found}
+
+
+def total(parts: Iterable[Totals]) -> Totals:
+    """The sum of several; unpriced if one of them is."""
+    listed = list(parts)
+    cost_usd = [part.cost_usd for part in listed if part.cost_usd is not None]
+    sync_usd = [part.sync_cost_usd for part in listed if part.sync_cost_usd is not None]
+    return Totals(
+        sum(cost_usd, Decimal()) if len(cost_usd) == len(listed) else None,
+        sum(sync_usd, Decimal()) if len(sync_usd) == len(listed) else None,
+        sum(part.lines for part in listed),
+    )

@@ -1,0 +1,134 @@
+"""Rebuilding: subjects of a run are built anew, with the plugin and the settings as they are now, as a child run.
+What people ask of it is one verb here; planning, exports and counts of a child cover its own subjects and no others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel
+from sqlalchemy import Connection, Integer
+from sqlalchemy.orm import Mapped, mapped_column
+
+from webapp import db
+from webapp.batches.completion import GOES_AGAIN
+from webapp.batches.states import FailureClass, RunState, note
+from webapp.batches.steps import StepName, due
+from webapp.db import Base
+from webapp.errors import NotFound, Refused
+from webapp.hooks import Task
+from webapp.records import jsontext
+
+
+class Selection(Base):
+    """One subject of a child run, at its place in the dataset; frozen when the run is made."""
+
+    __tablename__ = "selections"
+
+    run_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    position: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    subject_id: Mapped[int]
+
+
+class Child(NamedTuple):
+    """A run that was made by rebuilding, and over how many subjects."""
+
+    run_id: int
+    subjects: int
+
+
+# The subjects of the run `:parent`, each with its item; those of a run that was cancelled before they were built have
+# none.
+_SUBJECTS = """
+    FROM runs run JOIN subjects s ON s.dataset_id = run.dataset_id
+    LEFT JOIN items i ON i.run_id = run.id AND i.position = s.position
+    WHERE run.id = :parent AND (run.parent_run_id IS NULL OR EXISTS (
+        SELECT 1 FROM selections l WHERE l.run_id = run.id AND l.position = s.position))
+"""
+# What goes again by itself is no failure yet.
+_CLASS = f"CASE WHEN i.id IS NULL THEN 'stopped' WHEN {GOES_AGAIN} IS NOT TRUE THEN i.failure_class END"
+
+
+def rebuildable(tx: Connection, run_id: int, *, most: int) -> Mapping[FailureClass, int]:
+    """By class, how many subjects of a run have failed, whether or not there is something to send again.
+
+    :param most: the ceiling of attempts; below it, failures of class retry in a run under way are no failures yet.
+    """
+    found = db.rows(
+        tx,
+        f"SELECT failure_class, count(*) FROM (SELECT {_CLASS} AS failure_class {_SUBJECTS}) AS failed "  # noqa: S608
+        "WHERE failure_class IS NOT NULL GROUP BY 1",
+        parent=run_id,
+        most=most,
+    )
+    counts = {FailureClass(failure): int(count) for failure, count in found}
+    return {failure: counts[failure] for failure in FailureClass if failure in counts}
+
+
+def rebuild_run(
+    tx: Connection,
+    run_id: int,
+    classes: Sequence[FailureClass] | None,
+    *,
+    task: Task[Any],
+    settings: BaseModel,
+    most: int,
+    owner: str,
+    token: str,
+) -> Child:
+    """Make a child run over failures of a run; its planning is due. May be repeated: one child for each token.
+
+    :param classes: of the failures; None: all subjects of the run, those that succeeded too.
+    :param most: the ceiling of attempts, as for `rebuildable`.
+    :param token: of `runs.new_token`, drawn before the first try.
+    :raises Refused: the run is not so far, or no subject is left to rebuild.
+    """
+    parent = db.row(tx, "SELECT id, state, planned_at FROM runs WHERE id = :id FOR UPDATE", id=run_id)
+    if parent is None:
+        raise NotFound(f"There is no run {run_id}.")
+    made = db.row(tx, "SELECT id, subjects FROM runs WHERE token = :t AND parent_run_id = :id", t=token, id=run_id)
+    if made is not None:
+        return Child(made.id, made.subjects)
+    over = parent.state in (RunState.FINISHED, RunState.CANCELLED)
+    if parent.planned_at is None and not over:
+        raise Refused(f"Run {run_id} is still being planned: there is nothing to build anew yet.")
+    if classes is None and not over:
+        raise Refused(f"Run {run_id} is {parent.state}: cancel it, or wait for its end, before all of it is rebuilt.")
+    child_id = _insert(tx, run_id, task, settings, owner, token)
+    count = db.run(
+        tx,
+        "INSERT INTO selections (run_id, position, subject_id) "
+        f"SELECT :child, s.position, s.id {_SUBJECTS} AND (:all OR {_CLASS} = ANY(:classes))",
+        child=child_id,
+        parent=run_id,
+        all=classes is None,
+        classes=[failure.value for failure in classes or ()],
+        most=most,
+    )
+    if not count:
+        raise Refused(f"Nothing was rebuilt: run {run_id} has no subject that failed so.")
+    db.run(tx, "UPDATE runs SET subjects = :count WHERE id = :id", count=count, id=child_id)
+    what = "all" if classes is None else ", ".join(failure.value for failure in classes)
+    note(tx, run_id=run_id, actor=owner, reason=f"{count:,} subjects ({what}) are built anew by run {child_id}.",
+         kind="wish")  # fmt: skip
+    note(tx, run_id=child_id, actor=owner, reason=f"Run of {task.name} started over {count:,} subjects ({what}) of "
+         f"run {run_id}.", kind="wish")  # fmt: skip
+    due(tx, StepName.PLAN, child_id)
+    return Child(child_id, count)
+
+
+def _insert(tx: Connection, parent_id: int, task: Task[Any], settings: BaseModel, owner: str, token: str) -> int:
+    child_id: int = db.scalar(
+        tx,
+        "INSERT INTO runs (dataset_id, parent_run_id, task, task_version, settings, token, subjects, owner) "
+        "SELECT dataset_id, id, :task, :version, CAST(:settings AS json), :token, 0, :owner FROM runs "
+        "WHERE id = :parent RETURNING id",
+        parent=parent_id,
+        task=task.name,
+        version=task.version,
+        settings=jsontext.dumps(settings.model_dump(mode="json")).decode(),
+        token=token,
+        owner=owner,
+    )
+    return child_id

@@ -1,0 +1,210 @@
+"""Wishes to process stored results again: what a person asks of a request or run, and what the step `process` takes
+from it. The API is not called, the output before is kept, and the same output is never made twice for one wish.
+
+A wish stays in force for what it was about: an output knows the latest wish that it answers, so that a step may be
+killed anywhere, or run twice, and goes on with the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import JSON, CheckConstraint, Connection, ForeignKey, Identity, func
+from sqlalchemy.orm import Mapped, mapped_column
+
+from webapp import db
+from webapp.batches.states import note
+from webapp.batches.steps import StepName, due
+from webapp.db import Base
+from webapp.errors import NotFound, Refused
+from webapp.hooks import Task
+
+
+class Reprocessing(Base):
+    """A wish: the answers of a run, or one of them, are to be processed again with a version of the task."""
+
+    __tablename__ = "reprocessings"
+
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"), index=True)
+    request_id: Mapped[int | None]  # NULL: all answers of the run
+    invalid_only: Mapped[bool]
+    task_version: Mapped[str]
+    refused: Mapped[str | None]  # why nothing (more) is done about it
+    asked_by: Mapped[str]
+    asked_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class FormerOutput(Base):
+    """An output that another has taken the place of. Written once, read by people."""
+
+    __tablename__ = "former_outputs"
+    __table_args__ = (CheckConstraint("state IN ('ok', 'invalid')", name="state"),)
+
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    request_id: Mapped[int] = mapped_column(index=True)
+    state: Mapped[str]
+    value: Mapped[Any | None] = mapped_column(JSON)
+    reason: Mapped[str | None]
+    task_version: Mapped[str]
+    processed_at: Mapped[datetime]
+    replaced_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Which(StrEnum):
+    """Which answers of a run are processed again."""
+
+    ALL = "all"
+    INVALID = "invalid"
+
+
+# Of outputs o of requests r: some wish of the run, no later than `:again`, is newer than what the output answers.
+ASKED_AGAIN = """
+    EXISTS (SELECT 1 FROM reprocessings w WHERE w.run_id = :run AND w.refused IS NULL AND w.id <= :again
+            AND w.id > coalesce(o.reprocessing_id, 0) AND (w.request_id IS NULL OR w.request_id = r.id)
+            AND (o.state = 'invalid' OR NOT w.invalid_only))
+"""
+
+
+def reprocess_run(tx: Connection, run_id: int, which: Which, *, version: str, actor: str) -> int:
+    """Ask that answers of a run are processed again; how many subjects have one (0: nothing is done).
+
+    :param version: of the task, that is to do it.
+    """
+    count = reprocessable(tx, run_id)[which]
+    for (batch_id,) in db.rows(
+        tx,
+        "SELECT batch_id FROM tallies WHERE run_id = :run AND scope = 'requests' GROUP BY batch_id "
+        "HAVING sum(succeeded) > 0 ORDER BY batch_id",
+        run=run_id if count else None,
+    ):
+        due(tx, StepName.PROCESS, batch_id)
+    _lock(tx, run_id)
+    if count:
+        _wish(tx, run_id, None, which, version, actor)
+        what = "all answers" if which == Which.ALL else "the answers that are no use"
+        reason = f"Processing of {what} again, {count:,}, was asked for, with version {version} of the task."
+        note(tx, run_id=run_id, actor=actor, reason=reason, kind="wish")
+    return count
+
+
+def reprocess_request(tx: Connection, request_id: int, *, version: str, actor: str) -> None:
+    """Ask that one answer is processed again; see `reprocess_run`."""
+    request = db.row(
+        tx,
+        "SELECT r.batch_id, b.run_id, o.state AS output FROM requests r JOIN batches b ON b.id = r.batch_id "
+        "LEFT JOIN outputs o ON o.request_id = r.id WHERE r.id = :id",
+        id=request_id,
+    )
+    if request is None:
+        raise NotFound(f"There is no request {request_id}.")
+    if request.output is None:
+        raise Refused(f"Request {request_id} has no output yet: there is nothing to process again.")
+    due(tx, StepName.PROCESS, request.batch_id)
+    _lock(tx, request.run_id)
+    _wish(tx, request.run_id, request_id, Which.ALL, version, actor)
+    note(
+        tx,
+        run_id=request.run_id,
+        batch_id=request.batch_id,
+        actor=actor,
+        reason=f"Processing of request {request_id} again was asked for, with version {version} of the task.",
+        kind="wish",
+    )
+
+
+def _lock(tx: Connection, run_id: int) -> None:
+    """One wish about a run at a time: so their ids are in the order in which steps come to see them."""
+    if db.row(tx, "SELECT id FROM runs WHERE id = :id FOR UPDATE", id=run_id) is None:
+        raise NotFound(f"There is no run {run_id}.")
+
+
+def reprocessable(tx: Connection, run_id: int) -> dict[Which, int]:
+    """How many subjects of a run have an output, and how many one that is no use. From tallies."""
+    found = db.row(
+        tx,
+        "SELECT coalesce(sum(ok) + sum(invalid), 0) AS outputs, coalesce(sum(invalid), 0) AS invalid FROM tallies "
+        "WHERE run_id = :run AND scope = 'items'",
+        run=run_id,
+    )
+    return {Which.ALL: int(found.outputs), Which.INVALID: int(found.invalid)}
+
+
+def _wish(tx: Connection, run_id: int, request_id: int | None, which: Which, version: str, actor: str) -> None:
+    db.run(
+        tx,
+        "INSERT INTO reprocessings (run_id, request_id, invalid_only, task_version, asked_by) "
+        "VALUES (:run, :request, :invalid_only, :version, :actor)",
+        run=run_id,
+        request=request_id,
+        invalid_only=which == Which.INVALID,
+        version=version,
+        actor=actor,
+    )
+
+
+def take(tx: Connection, run_id: int, batch_id: int, task: Task[Any]) -> int | None:
+    """The latest wish about a run that this pass over a batch answers; None: there is none.
+
+    A wish for another version of the task than the installed one is refused, unless it was answered while that was.
+    """
+    wishes = _wishes(tx, run_id)
+    for wish in wishes:
+        if wish.task_version != task.version and _unanswered(tx, batch_id, wish.id):
+            _refuse(
+                tx,
+                run_id,
+                wish.id,
+                f"Nothing was processed again with version {wish.task_version} of task '{task.name}': version "
+                f"{task.version} is installed. Install the other, or ask again.",
+            )
+    return wishes[-1].id if wishes else None
+
+
+def refuse(tx: Connection, run_id: int, batch_id: int, reason: str) -> None:
+    """Say of the wishes about a batch that are not answered yet why nothing is done about them."""
+    for wish in _wishes(tx, run_id):
+        if _unanswered(tx, batch_id, wish.id):
+            _refuse(tx, run_id, wish.id, reason)
+
+
+def _wishes(tx: Connection, run_id: int) -> Sequence[Any]:
+    return db.rows(
+        tx,
+        "SELECT id, task_version FROM reprocessings WHERE run_id = :run AND refused IS NULL ORDER BY id",
+        run=run_id,
+    )
+
+
+def _unanswered(tx: Connection, batch_id: int, wish_id: int) -> bool:
+    return bool(
+        db.scalar(
+            tx,
+            "SELECT EXISTS (SELECT 1 FROM reprocessings w JOIN requests r ON r.batch_id = :batch "
+            "JOIN outputs o ON o.request_id = r.id WHERE w.id = :wish AND w.id > coalesce(o.reprocessing_id, 0) "
+            "AND (w.request_id IS NULL OR w.request_id = r.id) AND (o.state = 'invalid' OR NOT w.invalid_only))",
+            batch=batch_id,
+            wish=wish_id,
+        )
+    )
+
+
+def _refuse(tx: Connection, run_id: int, wish_id: int, reason: str) -> None:
+    if db.run(tx, "UPDATE reprocessings SET refused = :reason WHERE id = :id AND refused IS NULL", reason=reason,
+              id=wish_id):  # fmt: skip
+        note(tx, run_id=run_id, actor="process", reason=reason)
+
+
+def put_aside(tx: Connection, request_ids: Sequence[int]) -> None:
+    """Keep the present outputs of some requests as former ones, to make room for the next, in this transaction."""
+    if request_ids:
+        db.run(
+            tx,
+            "WITH former AS (DELETE FROM outputs WHERE request_id = ANY(CAST(:ids AS bigint[])) RETURNING *) "
+            "INSERT INTO former_outputs (request_id, state, value, reason, task_version, processed_at) "
+            "SELECT request_id, state, value, reason, task_version, processed_at FROM former",
+            ids=db.array(request_ids),
+        )
