@@ -44,8 +44,10 @@ def batch_over(
     retry = db.row(
         tx,
         "SELECT min(r.attempt) AS attempt, min(b.run_id) AS run_id "  # noqa: S608 - NOT_PAID is a constant
-        "FROM requests r JOIN batches b ON b.id = r.batch_id "
-        "WHERE r.batch_id = :id AND r.failure_class = 'retry' AND r.attempt < :most "
+        "FROM requests r JOIN batches b ON b.id = r.batch_id JOIN items i ON i.id = r.item_id "
+        # Not what has gone again since, where the batch was done before and its results were fetched once more.
+        "WHERE r.batch_id = :id AND r.failure_class = 'retry' AND r.attempt < :most AND i.attempts = r.attempt "
+        "AND i.failure_class = 'retry' "
         f"AND {NOT_PAID}",
         id=batch_id,
         most=settings.max_attempts,

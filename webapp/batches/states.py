@@ -7,7 +7,6 @@ move that no longer applies (another worker was faster) touches nothing and says
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from enum import StrEnum
@@ -16,6 +15,10 @@ from typing import Any
 from sqlalchemy import Connection
 
 from webapp import db
+from webapp.batches.books import explain_batch as explain_batch
+from webapp.batches.books import hold_batch as hold_batch
+from webapp.batches.books import note as note
+from webapp.batches.books import tally as tally
 from webapp.errors import Fenced
 from webapp.records.escapes import storable
 
@@ -155,30 +158,6 @@ def _move(
     )
 
 
-def note(
-    tx: Connection,
-    *,
-    run_id: int | None,
-    actor: str,
-    reason: str,
-    batch_id: int | None = None,
-    kind: str = "note",
-    **data: Any,
-) -> None:
-    """Append an event that is no move of a run or batch: a wish, a chunk, something worth telling."""
-    db.run(
-        tx,
-        "INSERT INTO events (run_id, batch_id, kind, actor, reason, data) "
-        "VALUES (:run_id, :batch_id, :kind, :actor, :reason, CAST(:data AS json))",
-        run_id=run_id,
-        batch_id=batch_id,
-        kind=kind,
-        actor=actor,
-        reason=storable(reason),
-        data=json.dumps(data) if data else None,
-    )
-
-
 class Settlement:
     """What one chunk decided about its requests, in columns, so that one statement moves requests and items."""
 
@@ -227,7 +206,7 @@ def settle_requests(tx: Connection, settlement: Settlement) -> None:
         ), items_moved AS (
             UPDATE items i SET state = m.state, failure_class = m.failure_class, error = m.error,
                    output_state = CASE WHEN m.state = 'succeeded' THEN 'waiting' END
-            FROM requests_moved m WHERE i.id = m.item_id AND i.attempts = m.attempt
+            FROM requests_moved m WHERE i.id = m.item_id AND i.attempts = m.attempt AND i.state = m.was
             RETURNING m.batch_id, m.was, m.state
         )
         SELECT 'requests' AS scope, batch_id, was, state, count(*) AS moved FROM requests_moved GROUP BY 2, 3, 4
@@ -248,6 +227,61 @@ def settle_requests(tx: Connection, settlement: Settlement) -> None:
         deltas[line.scope, line.batch_id][line.state] += line.moved
     for (scope, batch_id), changed in deltas.items():
         tally(tx, scope, changed, batch_id=batch_id)
+    turned = [
+        request_id
+        for request_id, was, state in zip(settlement.ids, settlement.was, settlement.states, strict=True)
+        if state != RequestState.SUCCEEDED or was == RequestState.MISSING
+    ]
+    if turned:
+        stand_by_earlier(tx, turned)
+
+
+def stand_by_earlier(tx: Connection, request_ids: Sequence[int]) -> None:
+    """Let items whose latest attempt has failed, or brought nothing of use, stand by an earlier one that succeeded.
+
+    A line may come late: after its request was taken for missing and sent again. The output of a subject is that of
+    its lowest succeeded attempt, so an item fails only where none is of use or may still be.
+
+    :param request_ids: any requests of these items; what changes is tallied in their batches.
+    """
+    mine = "FROM requests mine JOIN items i ON i.id = mine.item_id WHERE mine.id = ANY(CAST(:ids AS bigint[])) "
+    ids = db.array(request_ids)
+    # Locked before it is looked at: the results of one attempt and the outputs of another are stored at once.
+    if not db.rows(tx, f"SELECT i.id {mine} AND i.attempts > 1 ORDER BY i.id FOR UPDATE OF i", ids=ids):
+        return
+    moved = db.rows(
+        tx,
+        f"""
+        WITH old AS (
+            SELECT i.id, i.state, i.output_state, max(mine.batch_id) AS batch_id {mine}
+            AND i.attempts > 1 AND (i.state NOT IN ('pending', 'succeeded') OR i.output_state <> 'ok') GROUP BY i.id
+        ), standing AS (
+            SELECT old.*, best.output_state AS becomes, best.reason FROM old JOIN LATERAL (
+                SELECT coalesce(o.state, 'waiting') AS output_state, o.reason
+                FROM requests r LEFT JOIN outputs o ON o.request_id = r.id
+                WHERE r.item_id = old.id AND r.state = 'succeeded'
+                ORDER BY array_position(ARRAY['ok', 'waiting', 'invalid'], coalesce(o.state, 'waiting')), r.attempt
+                LIMIT 1
+            ) AS best ON best.output_state <> 'invalid' OR old.output_state = 'waiting'
+        ), moved AS (
+            UPDATE items i SET state = 'succeeded', output_state = s.becomes,
+                   failure_class = CASE s.becomes WHEN 'invalid' THEN 'output' END,
+                   error = CASE s.becomes WHEN 'invalid' THEN s.reason END
+            FROM standing s
+            WHERE i.id = s.id AND i.state NOT IN ('pending') AND s.output_state IS DISTINCT FROM s.becomes
+            RETURNING s.batch_id, s.state, s.output_state, s.becomes
+        )
+        SELECT batch_id, state, output_state, becomes, count(*) AS moved FROM moved GROUP BY 1, 2, 3, 4 ORDER BY 1
+        """,  # noqa: S608 - a constant
+        ids=ids,
+    )
+    deltas: dict[int, Counter[str]] = defaultdict(Counter)
+    for line in moved:
+        changed = deltas[line.batch_id]
+        changed.update({RequestState.SUCCEEDED: line.moved, line.becomes: line.moved})
+        changed.subtract([*[line.state] * line.moved, *[line.output_state or OutputState.WAITING] * line.moved])
+    for batch_id, changed in deltas.items():
+        tally(tx, "items", changed, batch_id=batch_id)
 
 
 def settle_pending(tx: Connection, batch_id: int, state: RequestState, failure: FailureClass, error: str) -> None:
@@ -262,30 +296,6 @@ def settle_pending(tx: Connection, batch_id: int, state: RequestState, failure: 
     settle_requests(tx, settlement)
 
 
-def hold_batch(tx: Connection, batch_id: int, reason: str, *, actor: str) -> None:
-    """Say that a batch waits for a person, and for what; its next move ends that. May be repeated."""
-    held = db.row(
-        tx,
-        "UPDATE batches SET held = true, reason = :reason WHERE id = :id "
-        "AND (NOT held OR reason IS DISTINCT FROM :reason) RETURNING run_id",
-        id=batch_id,
-        reason=reason,
-    )
-    if held is not None:
-        note(tx, run_id=held.run_id, batch_id=batch_id, actor=actor, reason=reason)
-
-
-def explain_batch(tx: Connection, batch_id: int, reason: str | None) -> None:
-    """Say why a batch does not get on just now, or (None) that it does again. No move, and no wait for a person."""
-    db.run(
-        tx,
-        "UPDATE batches SET held = false, reason = :reason WHERE id = :id "
-        "AND (held OR reason IS DISTINCT FROM :reason)",
-        id=batch_id,
-        reason=reason,
-    )
-
-
 def stop_unsent(tx: Connection, run_id: int) -> None:
     """End the items of a cancelled run that no batch holds: built, or to be sent again, and now never sent.
 
@@ -295,17 +305,22 @@ def stop_unsent(tx: Connection, run_id: int) -> None:
         tx,
         """
         WITH moved AS (
-            UPDATE items i SET attempts = unsent.attempts - 1, state = coalesce(r.state, 'stopped'), error = :error,
-                   failure_class = CASE r.state WHEN 'succeeded' THEN 'output' ELSE coalesce(r.failure_class, 'stopped')
-                                   END,
-                   output_state = CASE r.state WHEN 'succeeded' THEN 'invalid' END
+            UPDATE items i SET attempts = unsent.attempts - 1, state = coalesce(r.state, 'stopped'),
+                   output_state = CASE r.state WHEN 'succeeded' THEN coalesce(o.state, 'waiting') END,
+                   failure_class = CASE r.state WHEN 'succeeded' THEN CASE o.state WHEN 'invalid' THEN 'output' END
+                                   ELSE coalesce(r.failure_class, 'stopped') END,
+                   error = CASE WHEN r.state = 'succeeded' AND o.state IS DISTINCT FROM 'invalid' THEN NULL
+                           ELSE :error END
             FROM items unsent LEFT JOIN requests r ON r.item_id = unsent.id AND r.attempt = unsent.attempts - 1
+            LEFT JOIN outputs o ON o.request_id = r.id
             WHERE i.id = unsent.id AND unsent.run_id = :run AND unsent.state = 'pending' AND NOT EXISTS (
                 SELECT 1 FROM requests present
                 WHERE present.item_id = unsent.id AND present.attempt = unsent.attempts)
-            RETURNING i.state, i.output_state
+            RETURNING i.state, i.output_state, r.id AS request_id
         )
-        SELECT state, output_state, count(*) AS moved FROM moved GROUP BY 1, 2
+        SELECT state, output_state, count(*) AS moved,
+               array_agg(request_id) FILTER (WHERE state <> 'succeeded' AND request_id IS NOT NULL) AS failed
+        FROM moved GROUP BY 1, 2
         """,
         run=run_id,
         error="Cancelled before it was sent.",
@@ -317,6 +332,7 @@ def stop_unsent(tx: Connection, run_id: int) -> None:
         if line.output_state is not None:
             deltas[line.output_state] += line.moved
     tally(tx, "items", deltas, run_id=run_id)
+    stand_by_earlier(tx, [request_id for line in ended for request_id in line.failed or ()])
 
 
 def start_attempts(tx: Connection, run_id: int, item_ids: Sequence[int]) -> int:
@@ -373,26 +389,12 @@ def settle_outputs(tx: Connection, batch_id: int, outcomes: Sequence[tuple[int, 
         errors=db.array(error for _, _, _, error in outcomes),
     )
     tally(tx, "items", Counter({line.output_state: line.moved for line in counts}), batch_id=batch_id)
-
-
-def tally(
-    tx: Connection, scope: str, deltas: Counter[str], *, batch_id: int | None = None, run_id: int | None = None
-) -> None:
-    """Append how many requests (or items) entered or left each state; sums of tallies are the counts.
-
-    :param batch_id: the batch it happened in; its run is looked up. Without one, give `run_id`.
-    """
-    changed = {state: count for state, count in deltas.items() if count and state != OutputState.WAITING}
-    if not changed:
-        return
-    names = ", ".join(changed)
-    values = ", ".join(f":{name}" for name in changed)
-    db.run(
-        tx,
-        f"INSERT INTO tallies (scope, run_id, batch_id, {names}) "  # noqa: S608 - names are states
-        f"VALUES (:scope, coalesce(:run_id, (SELECT run_id FROM batches WHERE id = :batch_id)), :batch_id, {values})",
-        scope=scope,
-        run_id=run_id,
-        batch_id=batch_id,
-        **changed,
-    )
+    again = any(attempt > 1 and state == OutputState.INVALID for _, attempt, state, _ in outcomes)
+    if again or sum(line.moved for line in counts) < len(outcomes):
+        requests = db.rows(
+            tx,
+            "SELECT id FROM requests WHERE batch_id = :batch AND item_id = ANY(CAST(:ids AS bigint[])) ORDER BY id",
+            batch=batch_id,
+            ids=db.array(item_id for item_id, _, _, _ in outcomes),
+        )
+        stand_by_earlier(tx, [request_id for (request_id,) in requests])

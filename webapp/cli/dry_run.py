@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from webapp.batches import encoding, runs
 from webapp.batches.cutting import cut
 from webapp.batches.importing import Sieve
-from webapp.cli.app import BAD_USAGE, OK
+from webapp.cli.app import BAD_USAGE, FAILURES, OK
 from webapp.errors import InputError, PluginError
 from webapp.hooks import Image, Registry, Subject, Task, calls
 from webapp.records import jsontext
@@ -76,7 +76,7 @@ def rehearse(
     text_field: str,
     as_json: bool,
 ) -> int:
-    """Say what a run would send; the exit status."""
+    """Say what a run would send; the exit status, which is that of the run if all that is sent succeeds."""
     rehearsal = Rehearsal(task, settings, text_field)
     limits = load()
     sieve = Sieve(lambda problem: None)
@@ -110,4 +110,6 @@ def rehearse(
         shown = rehearsal.first.decode()
         cut_off = f"… ({len(shown):,} characters in all)" if len(shown) > SHOWN else ""
         click.echo(f"The first request:\n{shown[:SHOWN]}{cut_off}")
-    return BAD_USAGE if sieve.count else OK
+    if sieve.count:
+        return BAD_USAGE
+    return FAILURES if rehearsal.failed else OK

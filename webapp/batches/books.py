@@ -1,0 +1,88 @@
+"""What is written beside the moves: events, the reason a batch waits for, and tallies of what entered and left
+each state. Events and tallies are appended and never changed. The room of states writes them with its moves; steps add
+notes of their own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+from sqlalchemy import Connection
+
+from webapp import db
+from webapp.records.escapes import storable
+
+UNTALLIED = "waiting"  # an answer whose output is not made yet is counted as succeeded, and nowhere else
+
+
+def note(
+    tx: Connection,
+    *,
+    run_id: int | None,
+    actor: str,
+    reason: str,
+    batch_id: int | None = None,
+    kind: str = "note",
+    **data: Any,
+) -> None:
+    """Append an event that is no move of a run or batch: a wish, a chunk, something worth telling."""
+    db.run(
+        tx,
+        "INSERT INTO events (run_id, batch_id, kind, actor, reason, data) "
+        "VALUES (:run_id, :batch_id, :kind, :actor, :reason, CAST(:data AS json))",
+        run_id=run_id,
+        batch_id=batch_id,
+        kind=kind,
+        actor=actor,
+        reason=storable(reason),
+        data=json.dumps(data) if data else None,
+    )
+
+
+def hold_batch(tx: Connection, batch_id: int, reason: str, *, actor: str) -> None:
+    """Say that a batch waits for a person, and for what; its next move ends that. May be repeated."""
+    held = db.row(
+        tx,
+        "UPDATE batches SET held = true, reason = :reason WHERE id = :id "
+        "AND (NOT held OR reason IS DISTINCT FROM :reason) RETURNING run_id",
+        id=batch_id,
+        reason=reason,
+    )
+    if held is not None:
+        note(tx, run_id=held.run_id, batch_id=batch_id, actor=actor, reason=reason)
+
+
+def explain_batch(tx: Connection, batch_id: int, reason: str | None) -> None:
+    """Say why a batch does not get on just now, or (None) that it does again. No move, and no wait for a person."""
+    db.run(
+        tx,
+        "UPDATE batches SET held = false, reason = :reason WHERE id = :id "
+        "AND (held OR reason IS DISTINCT FROM :reason)",
+        id=batch_id,
+        reason=reason,
+    )
+
+
+def tally(
+    tx: Connection, scope: str, deltas: Counter[str], *, batch_id: int | None = None, run_id: int | None = None
+) -> None:
+    """Append how many requests (or items) entered or left each state; sums of tallies are the counts.
+
+    :param batch_id: the batch it happened in; its run is looked up. Without one, give `run_id`.
+    """
+    changed = {state: count for state, count in deltas.items() if count and state != UNTALLIED}
+    if not changed:
+        return
+    names = ", ".join(changed)
+    values = ", ".join(f":{name}" for name in changed)
+    db.run(
+        tx,
+        f"INSERT INTO tallies (scope, run_id, batch_id, {names}) "  # noqa: S608 - names are states
+        f"VALUES (:scope, coalesce(:run_id, (SELECT run_id FROM batches WHERE id = :batch_id)), :batch_id, {values})",
+        scope=scope,
+        run_id=run_id,
+        batch_id=batch_id,
+        **changed,
+    )
