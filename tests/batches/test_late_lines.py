@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 from support.audit import audit
 from support.desk import DeskDriver, documents
@@ -9,7 +13,14 @@ from support.sandbox import Sandbox
 
 from webapp import db, jobs
 from webapp.batches import runs
-from webapp.batches.states import FailureClass, OutputState, settle_outputs
+from webapp.batches.states import (
+    FailureClass,
+    OutputState,
+    RequestState,
+    settle_outputs,
+    settle_pending,
+    start_attempts,
+)
 from webapp.errors import NotFound, Refused
 from webapp.gateway import Gateway
 
@@ -98,12 +109,60 @@ def test_a_later_attempt_that_fails_after_the_late_line_leaves_the_answer(desk: 
     audit(desk, sandbox)
 
 
+@pytest.mark.parametrize("first", ["output", "failure"])
+def test_a_late_output_and_a_later_failure_that_are_stored_at_once_leave_the_answer(
+    desk: DeskDriver, sandbox: Sandbox, first: str
+) -> None:
+    """Neither sees what the other has not committed: the second waits for the first, and looks again."""
+    run_id = sent_again(desk, sandbox, invalid_share=1, delay=3600)
+    desk.perform_until("in_progress")
+    jobs.ask_refetch(first_batch(desk), actor="tester")
+    desk.perform("ingest", first_batch(desk))
+    sandbox.advance(4000)
+    for _ in range(20):
+        for batch_id in [b for (b,) in desk.rows("SELECT id FROM batches WHERE state = 'in_progress'")]:
+            desk.hurry()
+            desk.perform("poll", batch_id)
+    ended = [b for (b,) in desk.rows("SELECT id FROM batches WHERE state = 'ingesting'")]
+    late = desk.rows(
+        "SELECT r.id, r.item_id FROM requests r JOIN items i ON i.id = r.item_id "
+        "WHERE r.batch_id = :batch AND i.attempts = 2 ORDER BY r.id",
+        batch=first_batch(desk),
+    )
+    assert ended and len(late) == 4
+
+    def make_outputs(tx: Any) -> None:
+        for request in late:
+            values = "(:id, 'ok', '\"late\"', '1')"
+            db.run(tx, f"INSERT INTO outputs (request_id, state, value, task_version) VALUES {values}", id=request.id)
+        settle_outputs(tx, first_batch(desk), [(one.item_id, 1, OutputState.OK, None) for one in late])
+
+    def fail(tx: Any) -> None:
+        for batch_id in ended:
+            settle_pending(tx, batch_id, RequestState.ERRORED, FailureClass.FIX, "No.")
+
+    one, other = (make_outputs, fail) if first == "output" else (fail, make_outputs)
+    second = threading.Thread(target=in_a_transaction, args=(desk, other))
+    with db.transaction() as tx:
+        one(tx)
+        second.start()
+        second.join(0.7)
+        assert second.is_alive()
+    second.join(10)
+    assert statuses(desk, run_id) == ["succeeded"] * 10
+    sums = desk.rows("SELECT sum(pending), sum(succeeded), sum(errored), sum(ok) FROM tallies WHERE scope = 'items'")
+    assert sums == [(0, 10, 0, 10)]
+
+
+def in_a_transaction(desk: DeskDriver, deed: Callable[[Any], None]) -> None:
+    with desk.app.app_context(), db.transaction() as tx:
+        deed(tx)
+
+
 def test_a_later_attempt_that_is_never_sent_leaves_the_answer(desk: DeskDriver, sandbox: Sandbox) -> None:
     """Cancelled after its late line had come, with its next attempt only wished for."""
     run_id = sent_again(desk, sandbox)
     with db.transaction() as tx:
-        from webapp.batches.states import start_attempts
-
         start_attempts(tx, run_id, [i for (i,) in db.rows(tx, "SELECT id FROM items WHERE state = 'missing'")])
     jobs.ask_refetch(first_batch(desk), actor="tester")
     desk.perform("ingest", first_batch(desk))
