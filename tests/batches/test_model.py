@@ -306,6 +306,8 @@ class Road(RuleBasedStateMachine):
         for what, words in TOLD.items():
             told = "SELECT EXISTS (SELECT 1 FROM events WHERE reason LIKE :words)"
             self.met[what] += self.desk.scalar(told, words=f"%{words}%")
+        if self.met["examples"] % 20 == 0:
+            print(dict(self.met.most_common()), flush=True)
 
     def _settle(self) -> None:
         self.sandbox.configure(**NO_FAULTS, **NO_SHARES)

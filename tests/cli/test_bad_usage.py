@@ -198,6 +198,14 @@ def test_a_dry_run_catches_a_parameter_that_would_fail_each_request(
     assert "'temperature'" in done.err and "removed sampling parameters" in done.err
 
 
+def test_a_dry_run_names_a_model_that_nobody_knows(bare: CommandLine) -> None:
+    """I12, I17: each of its requests would fail, or none would have a price."""
+    bare.write("docs.jsonl", GOOD)
+    done = bare("run", "summarise", "docs.jsonl", "--dry-run", "--set", "model=claude-does-not-exist-9")
+    assert "Model 'claude-does-not-exist-9' is not in the price table" in done.err
+    assert "price table" not in bare("run", "summarise", "docs.jsonl", "--dry-run").err
+
+
 def test_a_dry_run_names_bad_records(bare: CommandLine, tmp_path: Path) -> None:
     bare.write("docs.jsonl", GOOD, b"no json\n")
     done = bare("run", "summarise", "docs.jsonl", "--dry-run")
