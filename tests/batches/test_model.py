@@ -53,6 +53,8 @@ TROUBLES = (
 WISHES = (
     "resume", "resubmit", "poll", "refetch", "rotate key", "pause", "cancel batch", "resume", "resubmit", "cancel",
 )  # fmt: skip
+#: What may happen at a boundary of somebody's step.
+OTHERS = ("take over", "go on", "take over", *WISHES)
 OUTCOMES = (
     {}, {"overloaded_share": 0.5}, {"invalid_share": 0.5}, {"expired_share": 0.5}, {"missing_share": 0.4},
     {"nasty_share": 0.5}, {"overloaded_share": 0.3, "invalid_share": 0.2, "missing_share": 0.2},
@@ -88,7 +90,8 @@ MOVES = st.one_of(
     move("die", which, boundary),
     move("all_goes_well", st.integers(1, 3)),
     move("a_call_fails", st.sampled_from(TROUBLES)),
-    move("meanwhile", which, boundary, st.sampled_from(("go on", "take over", *WISHES))),
+    move("meanwhile", which, boundary, st.sampled_from(OTHERS)),
+    move("a_post_is_interrupted", st.integers(1, 3), boundary, st.sampled_from(OTHERS)),
     move("perform_all"),
     move("perform_one", which),
     move("click", st.sampled_from(WISHES), which),
@@ -150,19 +153,25 @@ class Road(RuleBasedStateMachine):
 
     def meanwhile(self, which: int, boundary: int, others: str) -> None:
         """At a boundary of a step somebody clicks, or other workers go on, or they take its worker for dead."""
+        self._step(which, lambda: self.boundaries.at(boundary, lambda: self._others(others, which)))
 
-        def deed() -> None:
-            note(f"meanwhile: {others}")
-            if others in WISHES:
-                self._wish(others, which)
-                return
-            if others == "take over":
-                self.desk.lapse()
+    def a_post_is_interrupted(self, count: int, boundary: int, others: str) -> None:
+        """Likewise while a new run is sent."""
+        self.start(count)
+        self._perform_first("plan")
+        with self.boundaries.at(boundary, lambda: self._others(others, boundary)):
+            self._perform_first("submit")
+
+    def _others(self, others: str, which: int) -> None:
+        note(f"meanwhile: {others}")
+        if others in WISHES:
+            self._wish(others, which)
+            return
+        if others == "take over":
+            self.desk.lapse()
+        for _ in range(3):
             self.desk.perform_due()
             self.desk.hurry()
-            self.desk.perform_due()
-
-        self._step(which, lambda: self.boundaries.at(boundary, deed))
 
     def _step(self, which: int, within: Callable[[], Any]) -> None:
         ready = self.desk.rows(
@@ -356,8 +365,8 @@ def test_anything_in_any_order_leaves_books_that_agree(
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=int(os.environ.get("MODEL_EXAMPLES", "14")),
-            stateful_step_count=int(os.environ.get("MODEL_STEPS", "30")),
+            max_examples=int(os.environ.get("MODEL_EXAMPLES", "12")),
+            stateful_step_count=int(os.environ.get("MODEL_STEPS", "26")),
             derandomize=not long,
             database=None,
             deadline=None,
