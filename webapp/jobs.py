@@ -90,6 +90,13 @@ def ask_poll(batch_id: int, *, actor: str) -> None:
     nudge()
 
 
+def ask_refetch(batch_id: int, *, actor: str) -> None:
+    """Fetch the results of a batch that is done once more; see `runs.refetch_batch`."""
+    with db.transaction() as tx:
+        runs.refetch_batch(tx, batch_id, actor=actor)
+    nudge()
+
+
 def ask_resubmit(run_id: int, classes: Sequence[FailureClass], *, actor: str) -> int:
     """Send a run's failures again; see `runs.resubmit_run`. How many subjects that are."""
     with db.transaction() as tx:

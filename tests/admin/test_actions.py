@@ -81,6 +81,25 @@ def test_poll_now_makes_the_step_due(operator: Visitor, desk: DeskDriver, under_
     assert desk.scalar("SELECT due_at <= now() FROM steps WHERE step = 'poll'")
 
 
+def test_results_are_fetched_again_by_a_button_that_says_what_it_does(
+    operator: Visitor, desk: DeskDriver, sandbox: SandboxProcess
+) -> None:
+    sandbox.configure(results_faults="missing:2*2")
+    run_id = desk.run(documents(5))
+    assert desk.summary(run_id).missing == 2
+    assert "/batches/1/refetch" in operator.get("/batches/1/")
+    page = operator.get("/batches/1/refetch")
+    assert "Nothing is sent, and nothing is paid for it" in page and "2 answers" in page
+    assert desk.batch(1).state == "done"
+
+    assert "The results of batch 1 are fetched once more." in operator.post("/batches/1/refetch")
+    assert "/batches/1/refetch" not in operator.get("/batches/1/")
+    desk.work_until_over(run_id)
+    assert desk.summary(run_id).succeeded == 5
+    assert "Fetched again: 2 results that had not been stored." in operator.get("/batches/1/")
+    assert "operator@desk.example" in operator.get("/batches/1/")
+
+
 def test_resubmitting_sends_the_ticked_classes_again(operator: Visitor, desk: DeskDriver, failed_run: int) -> None:
     failed = desk.summary(failed_run).errored
     assert failed
@@ -127,6 +146,9 @@ def test_what_is_not_possible_any_more_is_said_in_a_sentence(
     assert "not paused" in operator.post(f"/runs/{failed_run}/resume")
     assert "there is nothing to cancel" in operator.post("/batches/1/cancel")
     assert "there is nothing to ask the API" in operator.post("/batches/1/poll")
+    desk.execute("UPDATE batches SET state = 'failed'")
+    assert "nothing to fetch once more" in operator.get("/batches/1/refetch")
+    assert "nothing to fetch once more" in operator.post("/batches/1/refetch")
 
 
 def test_after_an_action_the_filters_are_still_there(operator: Visitor, desk: DeskDriver, under_way: int) -> None:

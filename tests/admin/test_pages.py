@@ -220,6 +220,27 @@ def test_home_names_what_needs_a_person(operator: Visitor, desk: DeskDriver, san
     assert f"/runs/{paused}/resume?back=/" in page
 
 
+def test_home_names_alarms_until_they_are_over(operator: Visitor, desk: DeskDriver, sandbox: SandboxProcess) -> None:
+    """I9, I12: nothing came of a batch, or nothing was billed for it, and nobody was told. And what will vanish."""
+    sandbox.configure(invalid_share=1)
+    desk.run(documents(3))
+    sandbox.configure(invalid_share=0)
+    free = desk.run(documents(2))
+    desk.execute("UPDATE ledger_lines SET cost_usd = 0 WHERE run_id = :run", run=free)
+    sandbox.configure(delay=3600)
+    desk.start(documents(4))
+    desk.perform_until("in_progress")
+    desk.execute("UPDATE batches SET api_created_at = now() - interval '26 days' WHERE state = 'in_progress'")
+    page = operator.get("/")
+    assert "None of its 3 requests was answered. The first says: invalid_request_error" in page
+    assert "all of them together cost nothing" in page
+    assert "In 3 days the API no longer has the results" in page
+
+    desk.execute("UPDATE batches SET state_since = now() - interval '30 days', api_created_at = now()")
+    desk.execute("UPDATE ledger_lines SET cost_usd = 1")
+    assert "Needs a person" not in operator.get("/")
+
+
 NOWHERE = [
     "/runs/999/",
     "/runs/0/",
@@ -231,6 +252,7 @@ NOWHERE = [
     "/runs/999/cancel",
     "/batches/999/",
     "/batches/999/cancel",
+    "/batches/999/refetch",
     "/requests/999/",
     "/requests/999/request.json",
     "/requests/999/result.json",

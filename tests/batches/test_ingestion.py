@@ -18,7 +18,7 @@ from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
 
 from webapp import db, jobs
-from webapp.batches import ingestion, runs
+from webapp.batches import ingestion
 from webapp.batches.states import FailureClass
 from webapp.gateway import Gateway
 from webapp.records.exporting import jsonl_line
@@ -154,18 +154,26 @@ def test_missing_lines_are_listed_and_go_again(desk: DeskDriver, sandbox: Sandbo
     audit(desk, sandbox)
 
 
+def test_a_type_of_result_that_stays_unknown_is_missing_and_told_and_never_paid_twice(
+    desk: DeskDriver, sandbox: Sandbox
+) -> None:
+    """The API counts it as an answer: whatever it is, it is paid, and only a person sends it again."""
+    sandbox.configure(results_faults="unknown_type:2*")
+    run_id = desk.run(documents(6))
+    summary = desk.summary(run_id)
+    assert (summary.succeeded, summary.missing) == (4, 2)
+    assert desk.batch(1).owed == 2
+    assert "2 lines that cannot be read" in notes(desk)
+    assert {row.attempts for row in desk.outputs(run_id)} == {1}
+
+
 def test_a_late_line_is_stored_when_it_comes(desk: DeskDriver, sandbox: Sandbox) -> None:
     desk.change(max_attempts=1)
     sandbox.configure(results_faults="missing:4*2")
     run_id = desk.run(documents(10))
     assert desk.summary(run_id).missing == 4
     batch_id = desk.scalar("SELECT id FROM batches")
-    with db.transaction() as tx:
-        from webapp.batches.states import BatchState, move_batch
-        from webapp.batches.steps import StepName, due
-
-        assert move_batch(tx, batch_id, BatchState.INGESTING, actor="tester")
-        due(tx, StepName.INGEST, batch_id)
+    jobs.ask_refetch(batch_id, actor="tester")
     ingest(desk, batch_id)
     desk.perform_due()
     assert desk.summary(run_id).succeeded == 10
@@ -184,12 +192,7 @@ def test_a_late_line_of_an_attempt_that_was_made_again_is_paid_and_its_output_co
     desk.work_until_over(run_id)
     assert desk.states() == ["done", "done"]
     batch_id = desk.scalar("SELECT min(id) FROM batches")
-    with db.transaction() as tx:
-        from webapp.batches.states import BatchState, move_batch
-        from webapp.batches.steps import StepName, due
-
-        assert move_batch(tx, batch_id, BatchState.INGESTING, actor="tester")
-        due(tx, StepName.INGEST, batch_id)
+    jobs.ask_refetch(batch_id, actor="tester")
     ingest(desk, batch_id)
     desk.perform_due()
     assert desk.scalar("SELECT count(*) FROM ledger_lines") == 14
@@ -360,6 +363,35 @@ ODD_LINES = [
 ]
 
 
+def test_results_in_any_order_find_their_requests(desk: DeskDriver, sandbox: Sandbox, api: Api) -> None:
+    """By their custom_id alone: the API gives them in no order."""
+    run_id, batch_id, ids = api.ended(desk, 5)
+    api.body = b"".join(line(ids[n], succeeded(id=f"msg_{n}")) for n in (3, 0, 4, 2, 1))
+    ingest(desk, batch_id)
+    desk.work_until_over(run_id)
+    found = desk.rows("SELECT line->'result'->'message'->>'id' FROM results ORDER BY request_id")
+    assert [identifier for (identifier,) in found] == [f"msg_{n}" for n in range(5)]
+
+
+def test_a_line_that_came_spoiled_is_fetched_again_and_the_others_are_kept(
+    desk: DeskDriver, sandbox: Sandbox, api: Api
+) -> None:
+    desk.change(missing_wait=60)
+    run_id, batch_id, ids = api.ended(desk, 3)
+    good = [line(identifier, succeeded()) for identifier in ids]
+    api.body = good[0] + good[1][:40] + b"\n" + good[2]
+    ingest(desk, batch_id)
+    assert desk.batch(batch_id).state == "ingesting"
+    assert "The results lack 1 requests" in desk.batch(batch_id).reason
+    assert "1 lines cannot be read" in desk.batch(batch_id).reason
+    assert desk.scalar("SELECT count(*) FROM ledger_lines") == 2
+    api.body = b"".join(good)
+    ingest(desk, batch_id)
+    desk.work_until_over(run_id)
+    assert desk.summary(run_id).succeeded == 3
+    assert desk.scalar("SELECT count(*) FROM ledger_lines") == 3
+
+
 def test_lines_that_are_none_stop_nothing(desk: DeskDriver, sandbox: Sandbox, api: Api) -> None:
     run_id, batch_id, ids = api.ended(desk, 3)
     good = [line(identifier, succeeded()) for identifier in ids]
@@ -514,12 +546,3 @@ def test_a_second_paid_answer_is_a_ledger_line_marked_duplicate(desk: DeskDriver
 
         totals = run_totals(tx, run_id)
     assert totals.cost_usd == 2 * Decimal("0.00000350") and totals.sync_cost_usd == 2 * Decimal("0.0000035")
-
-
-def test_results_that_are_gone_are_told_on_the_batch(desk: DeskDriver, sandbox: Sandbox) -> None:
-    _, batch_id = ended(desk, 2)
-    sandbox.advance(30 * 86_400)
-    ingest(desk, batch_id)
-    assert desk.batch(batch_id).state == "ingesting"
-    assert "no available results" in (desk.batch(batch_id).reason or "")
-    assert runs  # the verbs stay possible

@@ -55,7 +55,9 @@ def test_one_error_that_never_ends_stops_at_the_ceiling(desk: DeskDriver, sandbo
 
 @pytest.mark.parametrize("share", ["invalid_share"])
 def test_failures_of_class_fix_wait_for_a_person(desk: DeskDriver, sandbox: Sandbox, share: str) -> None:
-    """I12: an all-failed batch is not discarded in silence: each record is there with its error."""
+    """I12: an all-failed batch is not discarded in silence: each record is there with its error, and the batch is
+    an alarm (see test_alarms).
+    """
     sandbox.configure(**{share: 1})
     run_id = desk.run(documents(3))
     assert attempts(desk, run_id) == [1, 1, 1]

@@ -138,7 +138,8 @@ def test_a_late_line_ends_the_wait(desk: DeskDriver, sandbox: Sandbox) -> None:
     tallies_know_each_attempt(desk)
     sandbox.configure(missing_share=0)
     with db.transaction() as tx:
-        from webapp.batches.states import BatchState, RequestState, Settlement, move_batch, settle_requests
+        from webapp.batches.outcomes import Settlement, settle_requests
+        from webapp.batches.states import BatchState, RequestState, move_batch
 
         settlement = Settlement()
         for request in db.rows(tx, "SELECT id, state, failure_class FROM requests WHERE state = 'missing' LIMIT 1"):

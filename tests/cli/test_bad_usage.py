@@ -160,6 +160,52 @@ def test_a_dry_run_needs_no_services_and_sends_nothing(bare: CommandLine) -> Non
     assert '"max_tokens"' in shown.out and "about alpha" in shown.out
 
 
+WARM = """
+from webapp.hooks import Task, hookimpl, ModelSettings
+
+class Warm(Task[ModelSettings]):
+    name = "warm"
+    Settings = ModelSettings
+
+    def shared_params(self, settings):
+        return {"model": settings.model, "max_tokens": 9 SHARED}
+
+    def request_params(self, subject, settings):
+        return {"messages": [{"role": "user", "content": subject.text}] OWN}
+
+    def process(self, subject, message, settings):
+        return message.text
+
+@hookimpl
+def register_tasks():
+    return [Warm()]
+"""
+
+
+@pytest.mark.parametrize(("part", "status"), [("SHARED", 2), ("OWN", 3)])
+def test_a_dry_run_catches_a_parameter_that_would_fail_each_request(
+    bare: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, status: int
+) -> None:
+    """I17: an explicit temperature is a 400 on newer models: told before a run, and before money is spent."""
+    plugins = tmp_path / "plugins"
+    plugins.mkdir()
+    source = WARM.replace(part, ', "temperature": 0.5')
+    (plugins / "warm.py").write_text(source.replace("SHARED", "").replace("OWN", ""))
+    monkeypatch.setattr("webapp.cli.run.PLUGINS", plugins)
+    bare.write("docs.jsonl", GOOD)
+    done = bare("run", "warm", "docs.jsonl", "--dry-run")
+    assert done.status == status, done.err
+    assert "'temperature'" in done.err and "removed sampling parameters" in done.err
+
+
+def test_a_dry_run_names_a_model_that_nobody_knows(bare: CommandLine) -> None:
+    """I12, I17: each of its requests would fail, or none would have a price."""
+    bare.write("docs.jsonl", GOOD)
+    done = bare("run", "summarise", "docs.jsonl", "--dry-run", "--set", "model=claude-does-not-exist-9")
+    assert "Model 'claude-does-not-exist-9' is not in the price table" in done.err
+    assert "price table" not in bare("run", "summarise", "docs.jsonl", "--dry-run").err
+
+
 def test_a_dry_run_names_bad_records(bare: CommandLine, tmp_path: Path) -> None:
     bare.write("docs.jsonl", GOOD, b"no json\n")
     done = bare("run", "summarise", "docs.jsonl", "--dry-run")

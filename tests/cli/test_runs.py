@@ -113,6 +113,18 @@ def test_a_timeout_leaves_the_run(line: CommandLine, sandbox: Sandbox) -> None:
     assert line("resubmit", "1", "--timeout", "0.1").status == 4, "the API is still ending it"
 
 
+def test_doctor_names_alarms(line: CommandLine, desk: DeskDriver, sandbox: Sandbox) -> None:
+    """I9, I12: a batch of which nothing came, and answers that cost nothing."""
+    run_id = desk.run(documents(2))
+    desk.execute("UPDATE ledger_lines SET cost_usd = 0")
+    sandbox.configure(invalid_share=1)
+    desk.run(documents(3))
+    found = line("doctor").out
+    assert f"BAD  Run {run_id}: 2 answers came, and all of them together cost nothing." in found
+    assert "BAD  Batch 2 of run 2: None of its 3 requests was answered. The first says: " in found
+    assert "-> Mend the cause, then resubmit" in found
+
+
 def test_doctor_looks_at_everything(line: CommandLine, desk: DeskDriver) -> None:
     done = line("doctor")
     assert done.status == 1

@@ -67,6 +67,7 @@ def test_sound_parts_pass_unchanged() -> None:
 
 @pytest.mark.parametrize("name", sorted(FORBIDDEN))
 def test_a_parameter_that_a_batch_cannot_take_is_refused_in_both_parts(name: str) -> None:
+    """I17: a temperature, say, is a 400 on newer models and versions of the API."""
     with pytest.raises(PluginError, match=f"Task 'stub': shared_params gives '{name}': .*Leave it out"):
         shared(stub(shared={**SHARED, name: None}))
     with pytest.raises(PluginError, match=f"Task 'stub', record 'k1': request_params gives '{name}': "):

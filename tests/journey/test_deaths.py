@@ -165,6 +165,7 @@ def test_a_queue_killed_in_the_middle_is_started_again_and_the_run_goes_on(
 def test_a_waiting_command_takes_over_when_everything_else_is_killed(
     installation: Installation, api: SandboxProcess
 ) -> None:
+    """I20: what was saved could not be loaded. Here the next process takes everything up from the real database."""
     source = installation.write("docs.jsonl", documents(RECORDS))
     with installation.up_until_killed() as up:
         run = installation.start(*installation.classifying(source))

@@ -20,6 +20,7 @@ LONG = 600.0  # seconds of the API's time: nothing ends until a test lets them p
 def test_an_interrupted_run_says_how_to_come_back_and_nothing_is_left_running(
     installation: Installation, api: SandboxProcess
 ) -> None:
+    """I19: Ctrl-C left a batch billing unseen, or cancelled it without a word."""
     api.configure(delay=LONG)
     run = installation.start(*installation.classifying(installation.write("docs.jsonl", documents(RECORDS))))
     until(lambda: len(api.accepted()) == RECORDS, "the API has everything")

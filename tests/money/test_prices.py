@@ -37,7 +37,7 @@ def priced(model: str, at: datetime = NOW, **counts: Any) -> Decimal | None:
     return found.batch if found else None
 
 
-# (model, counts, USD in a batch). I10: cache tokens at full price; the discount not applied to the cache.
+# (model, counts, USD in a batch)
 CASES: list[tuple[str, dict[str, Any], str]] = [
     ("claude-haiku-4-5", {"i": 1_000_000}, "0.5"),
     ("claude-haiku-4-5", {"o": 1_000_000}, "2.5"),
@@ -75,6 +75,7 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("model", "counts", "dollars"), CASES)
 def test_an_answer_costs_what_the_table_says(model: str, counts: dict[str, Any], dollars: str) -> None:
+    """I10: cache tokens at full price, or the discount not applied to the cache."""
     assert priced(model, **counts) == Decimal(dollars)
 
 

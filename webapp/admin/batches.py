@@ -91,6 +91,20 @@ class BatchesPage(Page):
         batch = find(reading(), batch_id)
         return self.render("desk/cancel_batch.html", batch=batch, back=back, cancelled=CANCELLED)
 
+    @expose("/<row:batch_id>/refetch", methods=("GET", "POST"))
+    @acts
+    def refetch(self, batch_id: int) -> ResponseReturnValue:
+        back = back_to(url_for(".details", batch_id=batch_id))
+        if request.method == "POST":
+
+            def deed() -> str:
+                jobs.ask_refetch(batch_id, actor=actor())
+                return f"The results of batch {batch_id} are fetched once more."
+
+            return act(back, deed)
+        batch = find(reading(), batch_id)
+        return self.render("desk/refetch_batch.html", batch=batch, back=back)
+
 
 def find(tx: Connection, batch_id: int) -> Any:
     """A batch with its run and account; answers 404 when there is none."""
@@ -99,7 +113,7 @@ def find(tx: Connection, batch_id: int) -> Any:
         """
         SELECT b.id, b.run_id, b.ordinal, b.total, b.body_bytes, b.state, b.state_since, b.reason, b.proved,
                b.cancel_wanted_at, b.api_id, b.processing_status, b.api_counts::text AS api_counts, b.api_created_at,
-               b.api_ended_at, b.expires_at, b.polled_at, b.incomplete_since, b.created_at, r.task,
+               b.api_ended_at, b.expires_at, b.polled_at, b.incomplete_since, b.created_at, b.owed, r.task,
                coalesce(a.sandbox, false) AS sandbox, a.base_url,
                (SELECT min(due_at) FROM steps WHERE target_id = b.id AND step IN ('submit', 'poll', 'ingest'))
                    AS next_at,

@@ -13,6 +13,7 @@ from webapp import db
 from webapp.admin import history, progress
 from webapp.admin.frame import Page, expose, reading
 from webapp.admin.health import faults
+from webapp.batches.alarms import alarms
 
 OPEN_RUNS = 20
 RECENT_RUNS = 8
@@ -39,6 +40,7 @@ class Home(Page):
             held=_held_batches(tx),
             failed=_failed_batches(tx),
             stuck=_stuck(tx),
+            alarms=alarms(tx),
             faults=faults(tx),
             stamp=history.stamp(tx),
         )

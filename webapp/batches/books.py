@@ -1,5 +1,5 @@
-"""What is appended and never changed: events, and tallies of what entered and left each state.
-The room of states writes both beside its moves; steps add notes of their own.
+"""What is written beside the moves: events, the reason a batch waits for, tallies of what entered and left each state.
+Events and tallies are appended and never changed. `states` and `outcomes` write them; steps add notes of their own.
 """
 
 from __future__ import annotations
@@ -37,6 +37,30 @@ def note(
         actor=actor,
         reason=storable(reason),
         data=json.dumps(data) if data else None,
+    )
+
+
+def hold_batch(tx: Connection, batch_id: int, reason: str, *, actor: str) -> None:
+    """Say that a batch waits for a person, and for what; its next move ends that. May be repeated."""
+    held = db.row(
+        tx,
+        "UPDATE batches SET held = true, reason = :reason WHERE id = :id "
+        "AND (NOT held OR reason IS DISTINCT FROM :reason) RETURNING run_id",
+        id=batch_id,
+        reason=reason,
+    )
+    if held is not None:
+        note(tx, run_id=held.run_id, batch_id=batch_id, actor=actor, reason=reason)
+
+
+def explain_batch(tx: Connection, batch_id: int, reason: str | None) -> None:
+    """Say why a batch does not get on just now, or (None) that it does again. No move, and no wait for a person."""
+    db.run(
+        tx,
+        "UPDATE batches SET held = false, reason = :reason WHERE id = :id "
+        "AND (held OR reason IS DISTINCT FROM :reason)",
+        id=batch_id,
+        reason=reason,
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 from sqlalchemy import Connection
 
 from webapp import db
+from webapp.batches.outcomes import settle_pending
 from webapp.batches.states import (
     OPEN_BATCH_STATES,
     BatchState,
@@ -15,7 +16,6 @@ from webapp.batches.states import (
     RunState,
     move_batch,
     move_run,
-    settle_pending,
 )
 from webapp.batches.steps import StepName, due
 from webapp.settings import Settings
@@ -53,8 +53,10 @@ def batch_over(
     retry = db.row(
         tx,
         "SELECT min(r.attempt) AS attempt, min(b.run_id) AS run_id "  # noqa: S608 - NOT_PAID is a constant
-        "FROM requests r JOIN batches b ON b.id = r.batch_id "
-        "WHERE r.batch_id = :id AND r.failure_class = 'retry' AND r.attempt < :most "
+        "FROM requests r JOIN batches b ON b.id = r.batch_id JOIN items i ON i.id = r.item_id "
+        # Not what has gone again since, where the batch was done before and its results were fetched once more.
+        "WHERE r.batch_id = :id AND r.failure_class = 'retry' AND r.attempt < :most AND i.attempts = r.attempt "
+        "AND i.failure_class = 'retry' "
         f"AND {NOT_PAID}",
         id=batch_id,
         most=settings.max_attempts,

@@ -13,21 +13,13 @@ from sqlalchemy import Connection
 
 from webapp import db
 from webapp.batches.ahead import ahead
+from webapp.batches.books import explain_batch, hold_batch, note
 from webapp.batches.completion import batch_over, results_vanished
 from webapp.batches.desk import Desk
 from webapp.batches.failures import OF_STATE, STATES, Failure, of_error
+from webapp.batches.outcomes import Settlement, settle_pending, settle_requests
 from webapp.batches.settling import disprove
-from webapp.batches.states import (
-    BatchState,
-    FailureClass,
-    RequestState,
-    Settlement,
-    explain_batch,
-    hold_batch,
-    note,
-    settle_pending,
-    settle_requests,
-)
+from webapp.batches.states import BatchState, FailureClass, RequestState
 from webapp.batches.steps import Lease, StepName, due
 from webapp.errors import ApiAccount, ApiNotFound, ApiRefused
 from webapp.gateway import ApiBatch
@@ -94,6 +86,7 @@ class Fetch:
     batch: Any
     billed: ledger.Billed
     own_lines: int = 0  # lines of this very batch: they prove an adoption
+    stored: int = 0  # answers that were not known before
     strangers: int = 0
     stranger_ids: list[str] = field(default_factory=list)
     unreadable: int = 0
@@ -104,7 +97,8 @@ def ingest(desk: Desk, lease: Lease) -> float | None:
     with db.transaction() as tx:
         batch = db.row(
             tx,
-            "SELECT b.*, r.state AS run_state FROM batches b JOIN runs r ON r.id = b.run_id WHERE b.id = :id",
+            "SELECT b.*, EXISTS (SELECT 1 FROM events e WHERE e.batch_id = b.id AND e.kind = 'move' "
+            "AND e.to_state = 'done') AS again FROM batches b WHERE b.id = :id",
             id=lease.target_id,
         )
     if batch is None or batch.state != BatchState.INGESTING:
@@ -211,6 +205,7 @@ def _store(lease: Lease, fetch: Fetch, chunk: Chunk) -> None:
         new = [request for request in known if request.state in (RequestState.PENDING, RequestState.MISSING)]
         old = [request for request in known if request.state == RequestState.SUCCEEDED]
         _write(tx, [(request, answers[request.custom_id]) for request in new])
+        fetch.stored += len(new)
         _write_duplicates(tx, fetch, [(request.id, answers[request.custom_id]) for request in old])
 
 
@@ -274,16 +269,31 @@ def _close(desk: Desk, lease: Lease, fetch: Fetch) -> float | None:
         due(tx, StepName.PROCESS, batch_id)
         pending = db.scalar(tx, "SELECT count(*) FROM requests WHERE batch_id = :id AND state = 'pending'", id=batch_id)
         if pending:
-            owed = _owed(tx, fetch)
             wait = _missing_after(tx, desk, fetch)
             if wait is not None:
-                explain_batch(tx, batch_id, _lacking(fetch, pending, owed))
+                explain_batch(tx, batch_id, _lacking(fetch, pending, _owed(tx, fetch)))
                 return wait
-            db.run(tx, "UPDATE batches SET owed = :owed WHERE id = :id", owed=owed, id=batch_id)
             failure = OF_STATE[RequestState.MISSING]
             settle_pending(tx, batch_id, RequestState.MISSING, failure.kind, failure.message)
-        batch_over(tx, desk.settings, batch_id, BatchState.DONE, actor="ingest", pause=_refusal(tx, batch_id))
+        if pending or fetch.batch.owed:
+            db.run(tx, "UPDATE batches SET owed = :owed WHERE id = :id", owed=_owed(tx, fetch), id=batch_id)
+        again = fetch.batch.again
+        batch_over(
+            tx,
+            desk.settings,
+            batch_id,
+            BatchState.DONE,
+            actor="ingest",
+            reason=_brought(fetch) if again else None,
+            # What was refused before has paused the run then; whoever has resumed it since knows.
+            pause=None if again else _refusal(tx, batch_id),
+        )
     return None
+
+
+def _brought(fetch: Fetch) -> str:
+    """What another fetch of a batch that was done has brought."""
+    return f"Fetched again: {f'{fetch.stored:,} results' if fetch.stored else 'no result'} that had not been stored."
 
 
 def _owed(tx: Connection, fetch: Fetch) -> int:

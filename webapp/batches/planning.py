@@ -16,11 +16,13 @@ from sqlalchemy import Connection
 from webapp import db
 from webapp.batches import encoding
 from webapp.batches.ahead import ahead
+from webapp.batches.books import note, tally
 from webapp.batches.bounded import Broke, bounded
 from webapp.batches.completion import finish_if_over
 from webapp.batches.desk import Desk
+from webapp.batches.outcomes import stop_unsent
 from webapp.batches.sharding import cut_pending
-from webapp.batches.states import FailureClass, RequestState, RunState, move_run, note, stop_unsent, tally
+from webapp.batches.states import FailureClass, RequestState, RunState, move_run
 from webapp.batches.steps import Lease
 from webapp.errors import InputError, NotFound, PluginError
 from webapp.hooks import Image, Subject, Task, calls

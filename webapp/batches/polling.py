@@ -13,9 +13,10 @@ from typing import Any
 from sqlalchemy import Connection
 
 from webapp import db
+from webapp.batches.books import explain_batch, hold_batch
 from webapp.batches.completion import results_vanished
 from webapp.batches.desk import Desk
-from webapp.batches.states import BatchState, explain_batch, hold_batch, move_batch
+from webapp.batches.states import BatchState, move_batch
 from webapp.batches.steps import Lease, StepName, due, give_back, still_held, take_due
 from webapp.errors import ApiAccount, ApiError, ApiNotFound, ApiRefused
 from webapp.gateway import PAGE as LIST_PAGE

@@ -15,12 +15,14 @@ from sqlalchemy import Connection
 
 from webapp import db
 from webapp.batches import reprocessing
+from webapp.batches.books import note
 from webapp.batches.bounded import Broke, bounded
 from webapp.batches.completion import finish_if_over
 from webapp.batches.desk import Desk
+from webapp.batches.outcomes import Outcome, settle_outputs
 from webapp.batches.planning import subject_payload
 from webapp.batches.reprocessing import ASKED_AGAIN
-from webapp.batches.states import Outcome, OutputState, RunState, move_run, note, settle_outputs
+from webapp.batches.states import OutputState, RunState, move_run
 from webapp.batches.steps import Lease
 from webapp.errors import InputError, InvalidOutput, NotFound
 from webapp.hooks import Message, Task, calls

@@ -257,12 +257,12 @@ def outputs(tx: Connection, run_id: int) -> Iterator[OutputRow]:
             f"""
             WITH page AS MATERIALIZED ({SELECTED if run.selected else ALL} LIMIT :page)
             SELECT page.position, page.key, i.state, i.output_state, i.error, coalesce(i.attempts, 0) AS attempts,
-                   r.custom_id, o.request_id AS output_id, o.size
+                   coalesce(o.custom_id, r.custom_id) AS custom_id, o.request_id AS output_id, o.size
             FROM page
             LEFT JOIN items i ON i.run_id = :run AND i.position = page.position
             LEFT JOIN requests r ON r.item_id = i.id AND r.attempt = i.attempts
             LEFT JOIN LATERAL (
-                SELECT o.request_id, octet_length(o.value::text) AS size
+                SELECT o.request_id, first.custom_id, octet_length(o.value::text) AS size
                 FROM requests first JOIN outputs o ON o.request_id = first.id
                 WHERE first.item_id = i.id AND o.state = 'ok' ORDER BY first.attempt LIMIT 1
             ) AS o ON i.output_state = 'ok'

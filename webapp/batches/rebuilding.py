@@ -12,8 +12,9 @@ from sqlalchemy import Connection, Integer
 from sqlalchemy.orm import Mapped, mapped_column
 
 from webapp import db
+from webapp.batches.books import note
 from webapp.batches.completion import GOES_AGAIN
-from webapp.batches.states import FailureClass, RunState, note
+from webapp.batches.states import FailureClass, RunState
 from webapp.batches.steps import StepName, due
 from webapp.db import Base
 from webapp.errors import NotFound, Refused

@@ -16,7 +16,7 @@ from sqlalchemy import JSON, CheckConstraint, Connection, ForeignKey, Identity, 
 from sqlalchemy.orm import Mapped, mapped_column
 
 from webapp import db
-from webapp.batches.states import note
+from webapp.batches.books import note
 from webapp.batches.steps import StepName, due
 from webapp.db import Base
 from webapp.errors import NotFound, Refused

@@ -9,10 +9,12 @@ from typing import Any
 from sqlalchemy import Connection
 
 from webapp import db
+from webapp.batches.books import note
 from webapp.batches.completion import NOT_PAID, finish_if_over
 from webapp.batches.desk import Desk
+from webapp.batches.outcomes import start_attempts, stop_unsent
 from webapp.batches.sharding import cut_pending
-from webapp.batches.states import RunState, note, start_attempts, stop_unsent
+from webapp.batches.states import RunState
 from webapp.batches.steps import Lease
 
 PAGE = 5000

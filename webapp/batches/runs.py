@@ -15,8 +15,9 @@ from pydantic import BaseModel
 from sqlalchemy import Connection
 
 from webapp import db
-from webapp.batches.completion import finish_if_over
-from webapp.batches.states import OPEN_BATCH_STATES, BatchState, FailureClass, RunState, move_run, note
+from webapp.batches.books import note
+from webapp.batches.completion import RESULTS_DAYS, finish_if_over
+from webapp.batches.states import OPEN_BATCH_STATES, BatchState, FailureClass, RunState, move_batch, move_run
 from webapp.batches.steps import StepName, due
 from webapp.errors import InputError, NotFound, Refused
 from webapp.hooks import Task
@@ -115,6 +116,27 @@ def poll_now(tx: Connection, batch_id: int, *, actor: str) -> None:
     note(tx, run_id=batch.run_id, batch_id=batch_id, actor=actor, reason="Poll asked for.", kind="wish")
 
 
+def refetch_batch(tx: Connection, batch_id: int, *, actor: str) -> None:
+    """Ask that the results of a batch that is done are fetched once more, for lines that came late.
+
+    May be repeated, and costs nothing: what is stored already changes nothing. A run that has ended is under way until
+    they are in.
+    """
+    if db.scalar(tx, "SELECT state FROM batches WHERE id = :id", id=batch_id) == BatchState.DONE:
+        due(tx, StepName.INGEST, batch_id)
+    batch = _batch(tx, batch_id)
+    if batch.state != BatchState.DONE:
+        raise Refused(f"Batch {batch_id} is {batch.state}, not done: there is nothing to fetch once more.")
+    if batch.vanished:
+        raise Refused(f"Batch {batch_id} is more than {RESULTS_DAYS} days old: the API keeps no results so long.")
+    move_batch(tx, batch_id, BatchState.INGESTING, actor=actor, reason="Its results are fetched once more.")
+    run = _run(tx, batch.run_id)
+    if run.state in (RunState.FINISHED, RunState.CANCELLED):
+        move_run(
+            tx, run.id, RunState.RUNNING, actor=actor, reason=f"Results of batch {batch_id} are fetched once more."
+        )
+
+
 def resubmit_run(tx: Connection, run_id: int, classes: Sequence[FailureClass], *, actor: str) -> int:
     """Ask that a run's failures of some classes are sent again; how many subjects that are (0: nothing is done).
 
@@ -211,7 +233,13 @@ def _run(tx: Connection, run_id: int) -> Any:
 
 
 def _batch(tx: Connection, batch_id: int) -> Any:
-    batch = db.row(tx, "SELECT id, run_id, state FROM batches WHERE id = :id FOR UPDATE", id=batch_id)
+    batch = db.row(
+        tx,
+        "SELECT id, run_id, state, api_created_at < now() - make_interval(days => :days) AS vanished FROM batches "
+        "WHERE id = :id FOR UPDATE",
+        id=batch_id,
+        days=RESULTS_DAYS,
+    )
     if batch is None:
         raise NotFound(f"There is no batch {batch_id}.")
     return batch

@@ -12,9 +12,10 @@ from sqlalchemy import Connection
 
 from webapp import db
 from webapp.batches.accounts import find_account
+from webapp.batches.books import explain_batch, hold_batch, note
 from webapp.batches.desk import Desk
 from webapp.batches.models import SubmissionOutcome
-from webapp.batches.states import BatchState, explain_batch, hold_batch, move_batch, note
+from webapp.batches.states import BatchState, move_batch
 from webapp.batches.steps import Lease, StepName, due
 from webapp.errors import ApiAccount, ApiError
 from webapp.gateway import ApiBatch, Gateway

@@ -12,8 +12,8 @@ from sqlalchemy import Connection
 
 from webapp import db
 from webapp.batches import encoding
+from webapp.batches.books import tally
 from webapp.batches.cutting import RECENT, Shard, cut
-from webapp.batches.states import tally
 from webapp.batches.steps import Lease, StepName, due
 from webapp.settings import Settings
 

@@ -159,14 +159,14 @@ def take_due(tx: Connection, step: StepName, target_ids: Sequence[int], *, withi
             ORDER BY target_id FOR UPDATE SKIP LOCKED
         ) AS ready
         WHERE steps.step = ready.step AND steps.target_id = ready.target_id
-        RETURNING steps.target_id, epoch, starts, culprit
+        RETURNING steps.target_id, epoch, starts
         """,
         step=step,
         targets=db.array(target_ids),
         within=within,
         seconds=LEASE_SECONDS,
     )
-    return {line.target_id: Lease(step, line.target_id, line.epoch, line.starts, line.culprit) for line in taken}
+    return {line.target_id: Lease(step, line.target_id, line.epoch, line.starts) for line in taken}
 
 
 def still_held(tx: Connection, leases: Sequence[Lease]) -> set[int]:

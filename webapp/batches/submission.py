@@ -18,21 +18,14 @@ from webapp import db
 from webapp.batches import encoding, settling
 from webapp.batches.accounts import find_account, relieve, requests_at_the_api, throttle, throttled_for
 from webapp.batches.body import request_lines
+from webapp.batches.books import explain_batch, hold_batch
 from webapp.batches.completion import batch_over, pause_run
 from webapp.batches.desk import Desk
 from webapp.batches.models import SubmissionOutcome
+from webapp.batches.outcomes import settle_pending
 from webapp.batches.settling import end_post, record_created
 from webapp.batches.sharding import split
-from webapp.batches.states import (
-    BatchState,
-    FailureClass,
-    RequestState,
-    RunState,
-    explain_batch,
-    hold_batch,
-    move_batch,
-    settle_pending,
-)
+from webapp.batches.states import BatchState, FailureClass, RequestState, RunState, move_batch
 from webapp.batches.steps import Lease
 from webapp.errors import (
     ApiAccount,

@@ -11,7 +11,7 @@ from flask import Flask, current_app
 from redis.exceptions import RedisError
 
 from webapp import create_app, db, local, services
-from webapp.batches import auditing
+from webapp.batches import alarms, auditing
 from webapp.cli.environment import schema_versions
 from webapp.errors import BatchdeskError, LocalServicesError
 from webapp.settings import VARIABLES, Settings, load, without_credentials
@@ -90,6 +90,7 @@ def _database(app: Flask) -> Iterator[Finding]:
     yield _api()
     yield from _plugins()
     yield from _steps()
+    yield from _alarms()
     for fault in auditing.faults():
         yield Finding(False, fault, "Rows and tallies disagree: keep the database as it is and report this.")
 
@@ -143,3 +144,11 @@ def _steps() -> Iterator[Finding]:
         yield Finding(
             False, f"Run {run.id} is paused: {run.reason}", "Resume it from the dashboard once that is mended."
         )
+
+
+def _alarms() -> Iterator[Finding]:
+    with db.transaction() as tx:
+        found = alarms.alarms(tx)
+    for alarm in found:
+        what = f"Run {alarm.run_id}" if alarm.batch_id is None else f"Batch {alarm.batch_id} of run {alarm.run_id}"
+        yield Finding(False, f"{what}: {alarm.words}", alarm.mend)

@@ -14,14 +14,17 @@ from pydantic import BaseModel
 from webapp.batches import encoding, runs
 from webapp.batches.cutting import cut
 from webapp.batches.importing import Sieve
-from webapp.cli.app import BAD_USAGE, OK
+from webapp.cli.app import BAD_USAGE, FAILURES, OK
+from webapp.db import utcnow
 from webapp.errors import InputError, PluginError
 from webapp.hooks import Image, Registry, Subject, Task, calls
+from webapp.money.prices import Usage, cost
 from webapp.records import jsontext
 from webapp.records.reading import Problem, Record, problems_report
 from webapp.settings import load
 
 TOKEN = "0" * 16  # as long as a run's own
+ANY_USAGE = Usage(input=1, write_5m=0, write_1h=0, read=0, output=1, web_searches=0, geo=None)
 SHOWN = 2000  # characters of the first request
 
 
@@ -33,6 +36,7 @@ class Rehearsal:
         self._settings = settings
         self._text_field = text_field
         self._params = calls.shared_params(task, settings)
+        self.model = str(self._params["model"])
         self.shared = encoding.encode(self._params, TOKEN).encode()
         self.first: bytes | None = None
         self.count = 0
@@ -77,7 +81,10 @@ def rehearse(
     skip_bad: bool,
     as_json: bool,
 ) -> int:
-    """Say what a run would send; the exit status: bad records would stop it, unless they are to be skipped."""
+    """Say what a run would send; the exit status, which is that of the run if all that is sent succeeds.
+
+    :param skip_bad: bad records are set aside; else they would stop the run.
+    """
     rehearsal = Rehearsal(task, settings, text_field)
     limits = load()
     sieve = Sieve(lambda problem: None)
@@ -100,6 +107,12 @@ def rehearse(
         click.echo(problems_report(sieve.first, sieve.count), err=True)
     for failed in rehearsal.failed[:20]:
         click.echo(f"Would not be sent: {failed}", err=True)
+    if cost(rehearsal.model, ANY_USAGE, utcnow()) is None:
+        click.echo(
+            f"Model '{rehearsal.model}' is not in the price table: its answers would be unpriced; and if the API does "
+            "not know it either, every request would fail.",
+            err=True,
+        )
     click.echo(
         f"{report['requests']:,} requests in {report['batches']:,} batches, {report['bytes']:,} bytes. "
         "Nothing was stored or sent.",
@@ -111,4 +124,6 @@ def rehearse(
         shown = rehearsal.first.decode()
         cut_off = f"… ({len(shown):,} characters in all)" if len(shown) > SHOWN else ""
         click.echo(f"The first request:\n{shown[:SHOWN]}{cut_off}")
-    return BAD_USAGE if sieve.count and not skip_bad else OK
+    if sieve.count and not skip_bad:
+        return BAD_USAGE
+    return FAILURES if rehearsal.failed else OK

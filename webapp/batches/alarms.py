@@ -1,0 +1,128 @@
+"""What a person should look at though no step is stuck: results about to vanish, batches of which nothing came,
+answers that cost nothing. The home page and `doctor` ask; reads only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection
+
+from webapp import db
+from webapp.batches.completion import RESULTS_DAYS
+
+WARN_DAYS = 7  # before results vanish: a batch ends within a day, so one this old has been in trouble for long
+RECENT_DAYS = 7  # what ended before that is history
+MOST = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """One thing to look at: a sentence, and what to do about it."""
+
+    kind: str  # one or two words, for a badge
+    run_id: int
+    batch_id: int | None  # None: it is about the run as a whole
+    words: str
+    mend: str
+
+
+def alarms(tx: Connection) -> list[Alarm]:
+    """All alarms there are, at most `MOST` of each kind."""
+    return [*_vanishing(tx), *_all_failed(tx), *_free(tx)]
+
+
+def _vanishing(tx: Connection) -> list[Alarm]:
+    """Batches whose results are not all stored and will soon be gone at the API."""
+    found = db.rows(
+        tx,
+        """
+        SELECT id, run_id, total, state, owed,
+               CAST(extract(epoch FROM api_created_at + make_interval(days => :kept) - now()) / 86400 AS int) AS days
+        FROM batches
+        WHERE (state NOT IN ('done', 'failed', 'discarded') OR (state = 'done' AND owed > 0)) AND api_id IS NOT NULL
+          AND api_created_at BETWEEN now() - make_interval(days => :kept)
+                                 AND now() - make_interval(days => :kept - :warn)
+        ORDER BY api_created_at LIMIT :most
+        """,
+        kept=RESULTS_DAYS,
+        warn=WARN_DAYS,
+        most=MOST,
+    )
+    return [
+        Alarm(
+            "vanishing",
+            batch.run_id,
+            batch.id,
+            f"{_what_lacks(batch)} In {max(batch.days, 0)} days the API no longer has the results, paid or not.",
+            "Fetch its results once more." if batch.state == "done" else "Its page says what it waits for: mend that.",
+        )
+        for batch in found
+    ]
+
+
+def _what_lacks(batch: Any) -> str:
+    if batch.state == "done":
+        return f"{batch.owed:,} of its answers are paid and have not come."
+    return f"The results of its {batch.total:,} requests are not stored yet."
+
+
+def _all_failed(tx: Connection) -> list[Alarm]:
+    """Batches that ended lately without one answer, that nobody cancelled, and that nothing was sent after."""
+    found = db.rows(
+        tx,
+        """
+        SELECT b.id, b.run_id, b.total, (
+            SELECT left(s.error_message, 240) FROM requests r JOIN results s ON s.request_id = r.id
+            WHERE r.batch_id = b.id AND s.error_message IS NOT NULL LIMIT 1) AS error
+        FROM batches b JOIN runs run ON run.id = b.run_id
+        WHERE b.state = 'done' AND b.state_since > now() - make_interval(days => :recent)
+          AND coalesce(b.cancel_wanted_at, run.cancel_wanted_at) IS NULL
+          AND (b.owed > 0 OR coalesce(CAST(b.api_counts->>'succeeded' AS bigint), 0) = 0)
+          AND (SELECT sum(t.succeeded) FROM tallies t WHERE t.batch_id = b.id AND t.scope = 'requests') = 0
+          AND NOT EXISTS (SELECT 1 FROM batches later WHERE later.run_id = b.run_id AND later.ordinal > b.ordinal
+                          AND later.created_at > b.state_since)
+        ORDER BY b.id DESC LIMIT :most
+        """,
+        recent=RECENT_DAYS,
+        most=MOST,
+    )
+    return [
+        Alarm(
+            "all failed",
+            batch.run_id,
+            batch.id,
+            f"None of its {batch.total:,} requests was answered."
+            + (f" The first says: {batch.error}" * bool(batch.error)),
+            "Mend the cause, then resubmit the run's failures.",
+        )
+        for batch in found
+    ]
+
+
+def _free(tx: Connection) -> list[Alarm]:
+    """Runs of late with answers that cost nothing together: they are billed somewhere. Unpriced is not free."""
+    found = db.rows(
+        tx,
+        """
+        SELECT run.id, done.succeeded FROM runs run JOIN LATERAL (
+            SELECT sum(t.succeeded) AS succeeded FROM tallies t WHERE t.run_id = run.id AND t.scope = 'requests'
+        ) AS done ON done.succeeded > 0
+        WHERE run.state_since > now() - make_interval(days => :recent) AND NOT EXISTS (
+            SELECT 1 FROM ledger_lines l WHERE l.run_id = run.id AND (l.cost_usd IS NULL OR l.cost_usd > 0))
+        ORDER BY run.id DESC LIMIT :most
+        """,
+        recent=RECENT_DAYS,
+        most=MOST,
+    )
+    return [
+        Alarm(
+            "no cost",
+            run.id,
+            None,
+            f"{run.succeeded:,} answers came, and all of them together cost nothing. They are billed somewhere.",
+            "Compare webapp/money/prices.toml and the run's answers with the account's bill.",
+        )
+        for run in found
+    ]
