@@ -24,11 +24,23 @@ from rq.timeouts import JobTimeoutException, UnixSignalDeathPenalty
 from sqlalchemy.exc import SQLAlchemyError
 
 from webapp import db
-from webapp.batches import ingestion, planning, polling, processing, resubmission, runs, steps, submission
+from webapp.batches import (
+    holding,
+    ingestion,
+    planning,
+    polling,
+    processing,
+    resubmission,
+    runs,
+    steps,
+    strays,
+    submission,
+)
 from webapp.batches.desk import Desk
 from webapp.batches.states import FailureClass
 from webapp.batches.steps import Lease, StepName
 from webapp.errors import BatchdeskError, Fenced
+from webapp.settings import Settings
 
 log = logging.getLogger("batchdesk")
 
@@ -50,23 +62,24 @@ RUN: dict[StepName, Callable[[Desk, Lease], float | None]] = {
     StepName.INGEST: ingestion.ingest,
     StepName.PROCESS: processing.process,
     StepName.RESUBMIT: resubmission.resubmit,
+    StepName.LOOK: strays.look,
 }
 
 
 # -- the web side ------------------------------------------------------------------------------------------------
 
 
-def ask_cancel_run(run_id: int, *, actor: str) -> None:
+def ask_cancel_run(run_id: int, *, actor: str, unproved: bool = False) -> None:
     """Cancel a run; see `runs.cancel_run`."""
     with db.transaction() as tx:
-        runs.cancel_run(tx, run_id, actor=actor)
+        runs.cancel_run(tx, run_id, actor=actor, unproved=unproved)
     nudge()
 
 
-def ask_cancel_batch(batch_id: int, *, actor: str) -> None:
+def ask_cancel_batch(batch_id: int, *, actor: str, unproved: bool = False) -> None:
     """Cancel one batch; see `runs.cancel_batch`."""
     with db.transaction() as tx:
-        runs.cancel_batch(tx, batch_id, actor=actor)
+        runs.cancel_batch(tx, batch_id, actor=actor, unproved=unproved)
     nudge()
 
 
@@ -85,11 +98,51 @@ def ask_resubmit(run_id: int, classes: Sequence[FailureClass], *, actor: str) ->
     return count
 
 
+def ask_adopt(batch_id: int, api_id: str, *, actor: str) -> None:
+    """Take a batch of the API for ours; see `holding.adopt`."""
+    with db.transaction() as tx:
+        holding.adopt(tx, _settings(), batch_id, api_id, actor=actor)
+    nudge()
+
+
+def ask_resend(batch_id: int, *, actor: str) -> None:
+    """Give an unknown POST up and send its batch again; see `holding.resend`."""
+    with db.transaction() as tx:
+        holding.resend(tx, batch_id, actor=actor)
+    nudge()
+
+
+def ask_abandon(batch_id: int, *, actor: str) -> None:
+    """Give a batch with an unknown POST up; see `holding.abandon`."""
+    with db.transaction() as tx:
+        holding.abandon(tx, _settings(), batch_id, actor=actor)
+    nudge()
+
+
+def ask_look(*, actor: str) -> None:
+    """Look for batches of the API that no row knows; see `strays.look_now`."""
+    with db.transaction() as tx:
+        strays.look_now(tx, actor=actor)
+    nudge()
+
+
+def ask_pause(run_id: int, *, actor: str) -> None:
+    """Send nothing more of a run until it is resumed; see `runs.pause`."""
+    with db.transaction() as tx:
+        runs.pause(tx, run_id, actor=actor)
+    nudge()
+
+
 def ask_resume(run_id: int, *, actor: str) -> None:
     """End a run's pause; see `runs.resume_run`."""
     with db.transaction() as tx:
         runs.resume_run(tx, run_id, actor=actor)
     nudge()
+
+
+def _settings() -> Settings:
+    found: Settings = current_app.extensions["batchdesk"].settings
+    return found
 
 
 # -- between them ------------------------------------------------------------------------------------------------

@@ -207,6 +207,10 @@ def _store(lease: Lease, fetch: Fetch, chunk: Chunk) -> None:
             "ORDER BY id",
             ids=db.array(answers),
         )
+        if not fetch.batch.proved:
+            # Its lines may be another installation's answers to requests that a copy of it holds too: those of this
+            # very batch prove it, the others prove nothing.
+            known = [request for request in known if request.batch_id == fetch.batch.id]
         _count(fetch, chunk, known)
         new = [request for request in known if request.state in (RequestState.PENDING, RequestState.MISSING)]
         old = [request for request in known if request.state == RequestState.SUCCEEDED]
@@ -260,6 +264,8 @@ def _close(desk: Desk, lease: Lease, fetch: Fetch) -> float | None:
     batch_id = fetch.batch.id
     with db.transaction() as tx:
         lease.hold(tx)
+        if not _is_still(tx, fetch):
+            return None
         _tell(tx, fetch)
         if not fetch.batch.proved:
             if not fetch.own_lines:
@@ -267,8 +273,8 @@ def _close(desk: Desk, lease: Lease, fetch: Fetch) -> float | None:
                 wait = None if fetch.strangers else _missing_after(tx, desk, fetch)
                 if wait is not None:
                     return wait
-                disprove(tx, batch_id)
-                due(tx, StepName.SUBMIT, batch_id)
+                reason = f"Batch {fetch.batch.api_id} of the API holds no line of ours: it is a stranger's"
+                disprove(tx, batch_id, fetch.batch.api_id, reason)
                 return None
             db.run(tx, "UPDATE batches SET proved = true WHERE id = :id", id=batch_id)
         due(tx, StepName.PROCESS, batch_id)
@@ -284,6 +290,17 @@ def _close(desk: Desk, lease: Lease, fetch: Fetch) -> float | None:
             settle_pending(tx, batch_id, RequestState.MISSING, failure.kind, failure.message)
         batch_over(tx, desk.settings, batch_id, BatchState.DONE, actor="ingest", pause=_refusal(tx, batch_id))
     return None
+
+
+def _is_still(tx: Connection, fetch: Fetch) -> bool:
+    """Whether the stream that was read is still the batch's: a guess may have given way to the answer of its own POST.
+
+    Its submit step is locked before it, which a guess that proves wrong will make due.
+    """
+    if not fetch.batch.proved:
+        due(tx, StepName.SUBMIT, fetch.batch.id)
+    now = db.row(tx, "SELECT state, api_id FROM batches WHERE id = :id FOR UPDATE", id=fetch.batch.id)
+    return (now.state, now.api_id) == (BatchState.INGESTING, fetch.batch.api_id)
 
 
 def _owed(tx: Connection, fetch: Fetch) -> int:

@@ -59,6 +59,8 @@ class Account(Base):
     workspace_id: Mapped[str | None]
     sandbox: Mapped[bool]
     throttled_until: Mapped[datetime | None] = moment()
+    # When its batches at the API were last looked through for strays.
+    looked_at: Mapped[datetime] = moment(now=True)
     created_at: Mapped[datetime] = moment(now=True)
 
 
@@ -203,6 +205,10 @@ class Batch(Base):
     # False for an adopted batch until one line carries our custom_id.
     proved: Mapped[bool] = mapped_column(server_default="true")
     cancel_wanted_at: Mapped[datetime | None] = moment()
+    # A person wants it cancelled though it is not proved to be ours.
+    cancel_unproved: Mapped[bool] = mapped_column(server_default="false")
+    # Where the custom_ids of its requests were drawn; see `webapp.batches.naming`.
+    place: Mapped[str | None]
     api_id: Mapped[str | None] = mapped_column(unique=True)
     processing_status: Mapped[str | None]
     api_counts: Mapped[Any | None] = mapped_column(JSON)
@@ -269,6 +275,7 @@ class Submission(Base):
     batch_id: Mapped[int] = mapped_column(ForeignKey("batches.id"))
     account_id: Mapped[int] = mapped_column(ForeignKey("accounts.id"))
     total: Mapped[int] = mapped_column(Integer)
+    place: Mapped[str | None]  # of the ids that it carried
     api_time: Mapped[datetime] = moment()
     intent_at: Mapped[datetime] = moment(now=True)
     armed_at: Mapped[datetime | None] = moment()

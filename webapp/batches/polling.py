@@ -8,14 +8,21 @@ import json
 from typing import Any
 
 from webapp import db
+from webapp.batches import strays
+from webapp.batches.accounts import find_account
 from webapp.batches.completion import results_vanished
 from webapp.batches.desk import Desk
+from webapp.batches.settling import disprove
 from webapp.batches.states import BatchState, explain_batch, hold_batch, move_batch
 from webapp.batches.steps import Lease, StepName, due
-from webapp.errors import ApiAccount, ApiNotFound, ApiRefused, ApiUnclear
+from webapp.errors import ApiAccount, ApiError, ApiNotFound, ApiRefused, ApiUnclear
 from webapp.gateway import ApiBatch
 from webapp.records.escapes import storable
 
+CANCEL_WAITS = (
+    "Cancel was asked for, but this batch is not proved to be ours: cancelling it might stop somebody else's work. It "
+    "waits for the first line of its results, or for a person who wants it cancelled all the same."
+)
 LOST_WAIT = 300.0  # seconds between looks for a batch that the API does not know (another key, or its trouble)
 
 
@@ -24,7 +31,7 @@ def poll(desk: Desk, lease: Lease) -> float | None:
     with db.transaction() as tx:
         batch = db.row(
             tx,
-            "SELECT b.id, b.state, b.api_id, b.proved, "
+            "SELECT b.id, b.state, b.api_id, b.account_id, b.proved, b.cancel_unproved, b.processing_status, "
             "coalesce(b.cancel_wanted_at, r.cancel_wanted_at) IS NOT NULL AS cancel, "
             "extract(epoch FROM now() - b.state_since) AS age "
             "FROM batches b JOIN runs r ON r.id = b.run_id WHERE b.id = :id",
@@ -52,7 +59,9 @@ def poll(desk: Desk, lease: Lease) -> float | None:
 
 def _look(desk: Desk, batch: Any) -> ApiBatch:
     """The batch as it is, after asking to cancel it where that is wanted and still possible."""
-    if batch.cancel and batch.state == BatchState.IN_PROGRESS and batch.proved:
+    # Canceling here and in progress there: a guess was cancelled, and its own batch has been found since.
+    told = batch.state == BatchState.CANCELING and batch.processing_status != "in_progress"
+    if batch.cancel and not told and (batch.proved or batch.cancel_unproved):
         try:
             return desk.gateway.cancel(batch.api_id)
         except ApiNotFound:
@@ -67,16 +76,20 @@ def _look(desk: Desk, batch: Any) -> ApiBatch:
 def _store(lease: Lease, batch: Any, answer: ApiBatch, every: float) -> float | None:
     with db.transaction() as tx:
         lease.hold(tx)
-        db.run(
+        strays.look_when_due(tx, batch.account_id)
+        seen = db.run(
             tx,
             "UPDATE batches SET processing_status = :status, api_counts = CAST(:counts AS json), polled_at = now(), "
-            "api_ended_at = :ended, results_url = :url WHERE id = :id",
+            "api_ended_at = :ended, results_url = :url WHERE id = :id AND api_id = :api",
             status=answer.processing_status,
             counts=json.dumps(answer.counts),
             ended=answer.ended_at,
             url=answer.results_url,
             id=batch.id,
+            api=batch.api_id,
         )
+        if not seen:
+            return 0.0  # a guess has given way to the answer of its own POST meanwhile
         if answer.ended:
             if move_batch(tx, batch.id, BatchState.INGESTING, actor="poll"):
                 due(tx, StepName.INGEST, batch.id)
@@ -84,14 +97,31 @@ def _store(lease: Lease, batch: Any, answer: ApiBatch, every: float) -> float | 
         if answer.processing_status == "canceling" and batch.state == BatchState.IN_PROGRESS:
             move_batch(tx, batch.id, BatchState.CANCELING, actor="poll")
         else:
-            explain_batch(tx, batch.id, None)
+            waits = batch.cancel and not batch.proved and not batch.cancel_unproved
+            explain_batch(tx, batch.id, CANCEL_WAITS if waits else None)
     return every
+
+
+def _same_account(desk: Desk, batch: Any) -> bool:
+    """Whether the present key is of the account that the batch was looked for in."""
+    try:
+        identity = desk.gateway.identify()
+    except ApiError:
+        return False
+    with db.transaction() as tx:
+        return find_account(tx, desk.settings, identity) == int(batch.account_id)
 
 
 def _lost(desk: Desk, lease: Lease, batch: Any, error: ApiNotFound) -> float | None:
     reason = f"The API does not know this batch with the present key ({error}) It is held, not lost: check the key."
+    gone = not batch.proved and _same_account(desk, batch)
     with db.transaction() as tx:
         lease.hold(tx)
+        if gone:
+            move_batch(tx, batch.id, BatchState.INGESTING, actor="poll")
+            told = f"Batch {batch.api_id}, taken for this one by its count alone, is not there any more"
+            disprove(tx, batch.id, batch.api_id, told, for_good=False)
+            return None
         if results_vanished(tx, desk.settings, batch.id, actor="poll"):
             return None
         hold_batch(tx, batch.id, storable(reason), actor="poll")

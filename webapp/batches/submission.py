@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from webapp import db
-from webapp.batches import encoding, settling
+from webapp.batches import encoding, naming, settling
 from webapp.batches.accounts import find_account, throttle, throttled_for
 from webapp.batches.ahead import ahead
 from webapp.batches.completion import batch_over, pause_run
@@ -42,6 +42,7 @@ from webapp.errors import (
     ApiRefused,
     ApiThrottled,
     ApiTooLarge,
+    ApiUnclear,
     BatchdeskError,
 )
 from webapp.gateway import ApiBatch
@@ -200,7 +201,8 @@ def _intend(tx: Connection, batch: Any, account_id: int, api_time: Any) -> int |
     """Commit to one POST; None while another of the same total is open or unknown in this account."""
     submission_id: int | None = db.scalar(
         tx,
-        "INSERT INTO submissions (batch_id, account_id, total, api_time) VALUES (:batch, :account, :total, :api_time) "
+        f"INSERT INTO submissions (batch_id, account_id, total, api_time, place) "  # noqa: S608 - a constant
+        f"VALUES (:batch, :account, :total, :api_time, {naming.PLACE}) "
         "ON CONFLICT (account_id, total) WHERE outcome IS NULL OR outcome = 'unknown' DO NOTHING RETURNING id",
         batch=batch.id,
         account=account_id,
@@ -208,6 +210,7 @@ def _intend(tx: Connection, batch: Any, account_id: int, api_time: Any) -> int |
         api_time=api_time,
     )
     if submission_id is not None:
+        naming.draw_again(tx, batch.id)
         move_batch(tx, batch.id, BatchState.SUBMITTING, actor="submit", account_id=account_id)
     return submission_id
 
@@ -326,7 +329,9 @@ def _answered(desk: Desk, lease: Lease, sending: Sending, error: ApiError) -> fl
             _fail(tx, desk, sending.batch_id, f"The API refused the batch: {error}")
             return None
         move_batch(tx, sending.batch_id, BatchState.PLANNED, actor="submit", reason=str(error))
-    return _not_sent(lease, sending, sending.account_id, error)
+    wait = _not_sent(lease, sending, sending.account_id, error)
+    # Broken off before its end: it goes again at once, but not again and again.
+    return 0.0 if isinstance(error, ApiUnclear) and settling.first_break(sending.batch_id) else wait
 
 
 def _unknown(error: ApiError) -> str:
