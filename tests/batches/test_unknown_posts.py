@@ -6,43 +6,11 @@ import pytest
 from support.audit import audit
 from support.desk import DeskDriver, documents
 from support.sandbox import Sandbox
+from support.unknown import settle, slow_stranger, stranger, unknown
 
 from webapp import db
 from webapp.batches import runs
 from webapp.gateway import Gateway
-
-
-def unknown(desk: DeskDriver, sandbox: Sandbox, fault: str, count: int = 5) -> tuple[int, int]:
-    """A run whose one batch's POST is unknown: (run id, batch id)."""
-    sandbox.configure(create_faults=fault)
-    run_id = desk.start(documents(count))
-    desk.perform("plan", run_id)
-    batch_id: int = desk.scalar("SELECT id FROM batches WHERE run_id = :id", id=run_id)
-    desk.perform("submit", batch_id)
-    assert desk.batch(batch_id).state == "submit_unknown"
-    sandbox.configure(create_faults="")
-    return run_id, batch_id
-
-
-def stranger(sandbox: Sandbox, count: int = 5) -> str:
-    """A batch that somebody else in the workspace makes; its id."""
-    params = {"model": "claude-haiku-4-5", "max_tokens": 10, "messages": [{"role": "user", "content": "hello"}]}
-    requests = [{"custom_id": f"theirs-{n}", "params": params} for n in range(count)]
-    return str(sandbox.call("POST", "/v1/messages/batches", {"requests": requests})["id"])
-
-
-def slow_stranger(sandbox: Sandbox, count: int = 5) -> str:
-    """One that the API works on for an hour; its id."""
-    sandbox.configure(delay=3600)
-    made = stranger(sandbox, count)
-    sandbox.configure(delay=0)
-    return made
-
-
-def settle(desk: DeskDriver, batch_id: int) -> str:
-    desk.hurry()
-    desk.perform("submit", batch_id)
-    return str(desk.batch(batch_id).state)
 
 
 def test_before_the_grace_time_nothing_is_sent_again(desk: DeskDriver, sandbox: Sandbox) -> None:

@@ -79,10 +79,9 @@ def keep(tx: Connection, account_id: int, seen: Sequence[ApiBatch], since: datet
     ours = {found for (found,) in db.rows(tx, "SELECT api_id FROM batches WHERE api_id = ANY(:ids)", ids=ids)}
     db.run(
         tx,
-        "DELETE FROM strays WHERE account_id = :account AND (created_at < now() - :kept OR api_id = ANY(:ours) "
-        "OR (created_at >= :since AND NOT api_id = ANY(:ids)))",
+        "DELETE FROM strays WHERE account_id = :account "
+        "AND (api_id = ANY(:ours) OR (created_at >= :since AND NOT api_id = ANY(:ids)))",
         account=account_id,
-        kept=KEPT,
         ours=list(ours),
         since=since,
         ids=ids,
@@ -162,5 +161,7 @@ def look(desk: Desk, lease: Lease) -> float | None:
     with db.transaction() as tx:
         lease.hold(tx)
         db.run(tx, "UPDATE accounts SET looked_at = now() WHERE id = :id", id=account_id)
+        forgotten = "DELETE FROM strays WHERE account_id = :account AND created_at < :since"
+        db.run(tx, forgotten, account=account_id, since=since)
         keep(tx, account_id, seen, since if complete else None)
     return None
