@@ -142,15 +142,18 @@ def test_what_came_long_after_the_post_is_no_candidate(desk: DeskDriver, sandbox
     audit(desk, sandbox, strangers=[theirs])
 
 
-def test_a_guess_that_is_deleted_at_the_api_is_searched_on(desk: DeskDriver, sandbox: Sandbox) -> None:
+@pytest.mark.parametrize("seen", ["poll", "ingest"])
+def test_a_guess_that_is_deleted_at_the_api_is_searched_on(desk: DeskDriver, sandbox: Sandbox, seen: str) -> None:
     desk.change(unknown_grace=900)
     run_id, batch_id = unknown(desk, sandbox, "drop_before")
     theirs = slow_stranger(sandbox)
     assert settle(desk, batch_id) == "in_progress"
     sandbox.advance(4000)
-    sandbox.call("DELETE", f"/v1/messages/batches/{theirs}")
     desk.hurry()
-    desk.perform("poll", batch_id)
+    if seen == "ingest":
+        desk.perform("poll", batch_id)
+    sandbox.call("DELETE", f"/v1/messages/batches/{theirs}")
+    desk.perform(seen, batch_id)
     assert (desk.batch(batch_id).state, desk.batch(batch_id).api_id) == ("submit_unknown", None)
     desk.execute("UPDATE submissions SET ended_at = now() - interval '901 seconds'")
     desk.work_until_over(run_id, hurry=True)
@@ -158,17 +161,23 @@ def test_a_guess_that_is_deleted_at_the_api_is_searched_on(desk: DeskDriver, san
     audit(desk, sandbox, strangers=[theirs])
 
 
-def test_a_guess_that_cannot_be_found_for_a_moment_is_found_again(desk: DeskDriver, sandbox: Sandbox) -> None:
-    """A GET that answers 404 once rules nothing out: the list shows it again."""
+def test_a_guess_that_cannot_be_found_for_a_moment_stays(desk: DeskDriver, sandbox: Sandbox) -> None:
+    """A GET that answers 404 once is asked again, and the key of another account proves nothing."""
     sandbox.configure(delay=3600)
     run_id, batch_id = unknown(desk, sandbox, "drop_after")
     assert settle(desk, batch_id) == "in_progress"
     sandbox.configure(retrieve_faults="404")
+    right = desk.desk.gateway
+    for gateway in (right, Gateway(api_key="ws:other:key", base_url=sandbox.url)):
+        desk.desk.gateway = gateway
+        desk.hurry()
+        desk.perform("poll", batch_id)
+        assert desk.batch(batch_id).state == "in_progress"
+        assert desk.batch(batch_id).held
+    desk.desk.gateway = right
+    sandbox.advance(4000)
     desk.hurry()
     desk.perform("poll", batch_id)
-    assert desk.batch(batch_id).state == "submit_unknown"
-    assert settle(desk, batch_id) == "in_progress"
-    sandbox.advance(4000)
     desk.work_until_over(run_id, hurry=True)
     assert len(sandbox.bill()["batches"]) == 1
     audit(desk, sandbox)

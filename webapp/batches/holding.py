@@ -14,7 +14,8 @@ from sqlalchemy import Connection
 from webapp import db
 from webapp.batches.completion import batch_over
 from webapp.batches.models import SubmissionOutcome
-from webapp.batches.settling import MAY_BE, end_post, may_be, record_created
+from webapp.batches.outcomes import end_post, record_created
+from webapp.batches.settling import MAY_BE, may_be
 from webapp.batches.states import BatchState, FailureClass, RequestState, move_batch, note, settle_pending
 from webapp.batches.steps import StepName, due
 from webapp.errors import NotFound, Refused

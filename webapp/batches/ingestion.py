@@ -16,7 +16,8 @@ from webapp.batches.ahead import ahead
 from webapp.batches.completion import batch_over, results_vanished
 from webapp.batches.desk import Desk
 from webapp.batches.failures import OF_STATE, STATES, Failure, of_error
-from webapp.batches.settling import disprove
+from webapp.batches.outcomes import disprove, forget_guess
+from webapp.batches.settling import is_gone
 from webapp.batches.states import (
     BatchState,
     FailureClass,
@@ -116,20 +117,24 @@ def ingest(desk: Desk, lease: Lease) -> float | None:
             for chunk in ahead(Chunk.read(raws, billed) for raws in _chunks(lines)):
                 _store(lease, fetch, chunk)
     except (ApiNotFound, ApiAccount) as error:
-        return _gone(desk, lease, batch.id, error)
+        return _gone(desk, lease, batch, error)
     return _close(desk, lease, fetch)
 
 
-def _gone(desk: Desk, lease: Lease, batch_id: int, error: ApiRefused) -> float | None:
+def _gone(desk: Desk, lease: Lease, batch: Any, error: ApiRefused) -> float | None:
+    gone = isinstance(error, ApiNotFound) and not batch.proved and is_gone(desk, batch)
     reason = (
         f"The API gives no results of this batch to the present key ({error}) They vanish 29 days after its creation; "
         "until then it is held, not lost: check the key."
     )
     with db.transaction() as tx:
         lease.hold(tx)
-        if isinstance(error, ApiNotFound) and results_vanished(tx, desk.settings, batch_id, actor="ingest"):
+        if gone:
+            forget_guess(tx, batch)
             return None
-        hold_batch(tx, batch_id, storable(reason), actor="ingest")
+        if isinstance(error, ApiNotFound) and results_vanished(tx, desk.settings, batch.id, actor="ingest"):
+            return None
+        hold_batch(tx, batch.id, storable(reason), actor="ingest")
     return GONE_WAIT
 
 

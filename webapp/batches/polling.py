@@ -9,13 +9,13 @@ from typing import Any
 
 from webapp import db
 from webapp.batches import strays
-from webapp.batches.accounts import find_account
 from webapp.batches.completion import results_vanished
 from webapp.batches.desk import Desk
-from webapp.batches.settling import disprove
+from webapp.batches.outcomes import forget_guess
+from webapp.batches.settling import is_gone
 from webapp.batches.states import BatchState, explain_batch, hold_batch, move_batch
 from webapp.batches.steps import Lease, StepName, due
-from webapp.errors import ApiAccount, ApiError, ApiNotFound, ApiRefused, ApiUnclear
+from webapp.errors import ApiAccount, ApiNotFound, ApiRefused, ApiUnclear
 from webapp.gateway import ApiBatch
 from webapp.records.escapes import storable
 
@@ -102,25 +102,15 @@ def _store(lease: Lease, batch: Any, answer: ApiBatch, every: float) -> float | 
     return every
 
 
-def _same_account(desk: Desk, batch: Any) -> bool:
-    """Whether the present key is of the account that the batch was looked for in."""
-    try:
-        identity = desk.gateway.identify()
-    except ApiError:
-        return False
-    with db.transaction() as tx:
-        return find_account(tx, desk.settings, identity) == int(batch.account_id)
-
-
 def _lost(desk: Desk, lease: Lease, batch: Any, error: ApiNotFound) -> float | None:
     reason = f"The API does not know this batch with the present key ({error}) It is held, not lost: check the key."
-    gone = not batch.proved and _same_account(desk, batch)
+    gone = not batch.proved and is_gone(desk, batch)
     with db.transaction() as tx:
         lease.hold(tx)
         if gone:
+            due(tx, StepName.SUBMIT, batch.id)
             move_batch(tx, batch.id, BatchState.INGESTING, actor="poll")
-            told = f"Batch {batch.api_id}, taken for this one by its count alone, is not there any more"
-            disprove(tx, batch.id, batch.api_id, told, for_good=False)
+            forget_guess(tx, batch)
             return None
         if results_vanished(tx, desk.settings, batch.id, actor="poll"):
             return None

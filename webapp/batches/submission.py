@@ -22,7 +22,7 @@ from webapp.batches.ahead import ahead
 from webapp.batches.completion import batch_over, pause_run
 from webapp.batches.desk import Desk
 from webapp.batches.models import SubmissionOutcome
-from webapp.batches.settling import end_post, record_created
+from webapp.batches.outcomes import end_post, first_break, record_created
 from webapp.batches.sharding import split
 from webapp.batches.states import (
     BatchState,
@@ -93,7 +93,7 @@ def submit(desk: Desk, lease: Lease) -> float | None:
     if batch is None:
         return None
     if batch.state == BatchState.SUBMITTING:
-        return _recover(lease, batch.id)
+        return settling.recover(lease, batch.id)
     if batch.state == BatchState.SUBMIT_UNKNOWN:
         return settling.settle(desk, lease)
     if batch.state != BatchState.PLANNED:
@@ -331,7 +331,7 @@ def _answered(desk: Desk, lease: Lease, sending: Sending, error: ApiError) -> fl
         move_batch(tx, sending.batch_id, BatchState.PLANNED, actor="submit", reason=str(error))
     wait = _not_sent(lease, sending, sending.account_id, error)
     # Broken off before its end: it goes again at once, but not again and again.
-    return 0.0 if isinstance(error, ApiUnclear) and settling.first_break(sending.batch_id) else wait
+    return 0.0 if isinstance(error, ApiUnclear) and first_break(sending.batch_id) else wait
 
 
 def _unknown(error: ApiError) -> str:
@@ -372,25 +372,3 @@ def _fail(tx: Connection, desk: Desk, batch_id: int, reason: str) -> None:
     """End a batch that the API will never take: its requests end as errored with the reason."""
     settle_pending(tx, batch_id, RequestState.ERRORED, FailureClass.FIX, reason)
     batch_over(tx, desk.settings, batch_id, BatchState.FAILED, actor="submit", reason=reason)
-
-
-def _recover(lease: Lease, batch_id: int) -> float:
-    """A worker died (or was taken for dead) in the middle of a POST: was it armed?"""
-    with db.transaction() as tx:
-        lease.hold(tx)
-        open_post = db.row(
-            tx,
-            "SELECT id, armed_at FROM submissions WHERE batch_id = :id AND outcome IS NULL FOR UPDATE",
-            id=batch_id,
-        )
-        if open_post is not None and open_post.armed_at is not None:
-            end_post(tx, open_post.id, SubmissionOutcome.UNKNOWN, "The worker died while it waited for the answer.")
-            reason = "The worker died while the API was answering. The batch is looked for in the API's list."
-            move_batch(tx, batch_id, BatchState.SUBMIT_UNKNOWN, actor="submit", reason=reason)
-            return settling.FIRST_LOOK
-        if open_post is not None:
-            end_post(
-                tx, open_post.id, SubmissionOutcome.NOT_CREATED, "The worker died before the last bytes were sent."
-            )
-        move_batch(tx, batch_id, BatchState.PLANNED, actor="submit")
-    return 0.0
