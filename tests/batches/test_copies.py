@@ -15,6 +15,7 @@ from support.audit import audit
 from support.desk import DeskDriver, documents, make_settings
 from support.sandbox import Sandbox
 from support.services import create_database, drop_database
+from support.unknown import settle, unknown
 
 from webapp import create_app, db
 from webapp.batches import encoding, naming, settling, submission
@@ -191,6 +192,33 @@ def test_later_attempts_of_the_two_have_ids_of_their_own(
         assert len(accepted) == len(set(accepted)) == 3 * RECORDS
 
 
+def test_a_guess_stores_no_answer_to_requests_of_another_batch(desk: DeskDriver, sandbox: Sandbox) -> None:
+    """Its lines carry ids of a batch that is still planned here: what the original of this copy has sent of it."""
+    desk.change(unknown_grace=GRACE)
+    _, batch_id = unknown(desk, sandbox, "drop_before")
+    other_run = desk.start(documents(5))
+    desk.perform("plan", other_run)
+    other = desk.scalar("SELECT id FROM batches WHERE run_id = :id", id=other_run)
+    sandbox.configure(delay=100)
+    theirs = desk.desk.gateway.create(iter([body_of(desk, other)]), desk.batch(other).body_bytes)
+    assert settle(desk, batch_id) == "in_progress"
+    sandbox.advance(200)
+    desk.hurry()
+    desk.perform("poll", batch_id)
+    desk.perform("ingest", batch_id)
+    assert desk.scalar("SELECT count(*) FROM results") == desk.scalar("SELECT count(*) FROM ledger_lines") == 0
+    assert desk.batch(batch_id).state == "submit_unknown"
+    assert desk.rows("SELECT DISTINCT state FROM requests") == [("pending",)]
+    assert desk.scalar("SELECT ruled_out FROM submissions") == [theirs.id]
+
+
+def body_of(desk: DeskDriver, batch_id: int) -> bytes:
+    """What a POST of a batch would send."""
+    batch = desk.batch(batch_id)
+    sending = submission.Sending(batch_id, batch.run_id, 0, 0, batch.total, batch.body_bytes)
+    return encoding.HEAD + b",".join(submission._lines(sending)) + encoding.TAIL
+
+
 # -- where ids are drawn -----------------------------------------------------------------------------------------
 
 
@@ -255,7 +283,7 @@ def test_a_late_answer_to_ids_that_were_drawn_anew_since_is_not_taken(desk: Desk
     first = desk.scalar("SELECT id FROM submissions")
     batch = desk.batch(batch_id)
     sending = submission.Sending(batch_id, run_id, batch.account_id, first, 4, batch.body_bytes, armed=True)
-    body = encoding.HEAD + b",".join(submission._lines(sending)) + encoding.TAIL
+    body = body_of(desk, batch_id)
     elsewhere(desk)
     for _ in range(2):
         desk.hurry()
