@@ -276,26 +276,38 @@ def test_a_server_that_was_started_again_in_the_middle_costs_nothing(desk: DeskD
     audit(desk, sandbox)
 
 
-def test_a_late_answer_to_ids_that_were_drawn_anew_since_is_not_taken(desk: DeskDriver, sandbox: Sandbox) -> None:
+def test_a_late_answer_to_ids_that_were_drawn_anew_since_is_not_taken(
+    desk: DeskDriver, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes while the batch is sent again with other ids: its lines would answer nothing here."""
     sandbox.configure(create_faults="drop_before", delay=3600)
     run_id = desk.start(documents(4))
     batch_id = desk.perform_until("submit_unknown")
     first = desk.scalar("SELECT id FROM submissions")
-    batch = desk.batch(batch_id)
-    sending = submission.Sending(batch_id, run_id, batch.account_id, first, 4, batch.body_bytes, armed=True)
-    body = body_of(desk, batch_id)
+    batch, body = desk.batch(batch_id), body_of(desk, batch_id)
     elsewhere(desk)
-    for _ in range(2):
-        desk.hurry()
-        desk.perform("submit", batch_id)  # absent, then sent with other ids
+    desk.hurry()
+    desk.perform("submit", batch_id)  # absent
+    arm, late = submission._arm, []
+
+    def answered(*arguments: Any) -> None:
+        monkeypatch.setattr(submission, "_arm", arm)
+        late.append(desk.desk.gateway.create(iter([body]), len(body)))
+        post = submission.Sending(batch_id, run_id, batch.account_id, first, 4, len(body), armed=True)
+        submission._record(desk.desk, post, late[0])
+        arm(*arguments)
+
+    monkeypatch.setattr(submission, "_arm", answered)
+    desk.hurry()
+    desk.perform("submit", batch_id)
     assert desk.batch(batch_id).state == "in_progress"
-    late = desk.desk.gateway.create(iter([body]), len(body))
-    submission._record(desk.desk, sending, late)
-    assert desk.batch(batch_id).api_id != late.id
-    assert desk.desk.gateway.retrieve(late.id).processing_status != "in_progress"
+    assert desk.batch(batch_id).api_id != late[0].id
+    assert desk.desk.gateway.retrieve(late[0].id).processing_status != "in_progress"
+    assert desk.rows("SELECT api_id FROM submissions WHERE id = :id", id=first) == [(late[0].id,)]
     sandbox.advance(4000)
     desk.work_until_over(run_id, hurry=True)
-    audit(desk, sandbox, strangers=[late.id])
+    assert desk.summary(run_id).succeeded == 4
+    audit(desk, sandbox, strangers=[late[0].id])
 
 
 def test_a_place_is_one_database_of_one_start_of_its_server(desk: DeskDriver) -> None:

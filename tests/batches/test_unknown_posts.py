@@ -27,6 +27,7 @@ def test_before_the_grace_time_nothing_is_sent_again(desk: DeskDriver, sandbox: 
 def test_a_strangers_batch_is_disproved_by_its_lines_and_the_search_goes_on(desk: DeskDriver, sandbox: Sandbox) -> None:
     desk.change(unknown_grace=900)
     run_id, batch_id = unknown(desk, sandbox, "drop_before")
+    ended = desk.scalar("SELECT ended_at FROM submissions")
     theirs = slow_stranger(sandbox)
     assert settle(desk, batch_id) == "in_progress"
     assert not desk.batch(batch_id).proved
@@ -37,6 +38,7 @@ def test_a_strangers_batch_is_disproved_by_its_lines_and_the_search_goes_on(desk
     batch = desk.batch(batch_id)
     assert (batch.state, batch.api_id) == ("submit_unknown", None)
     assert "stranger" in batch.reason
+    assert desk.scalar("SELECT ended_at FROM submissions") == ended, "the grace time is that of the POST"
     assert desk.scalar("SELECT count(*) FROM ledger_lines") == 0
     assert settle(desk, batch_id) == "submit_unknown"
     desk.execute("UPDATE submissions SET ended_at = now() - interval '901 seconds'")
