@@ -25,6 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from webapp import db
 from webapp.batches import (
+    holding,
     ingestion,
     planning,
     polling,
@@ -34,6 +35,7 @@ from webapp.batches import (
     resubmission,
     runs,
     steps,
+    strays,
     submission,
 )
 from webapp.batches.desk import Desk
@@ -42,6 +44,7 @@ from webapp.batches.reprocessing import Which
 from webapp.batches.states import FailureClass
 from webapp.batches.steps import Lease, StepName
 from webapp.errors import BatchdeskError, Fenced
+from webapp.settings import Settings
 
 log = logging.getLogger("batchdesk")
 
@@ -63,23 +66,24 @@ RUN: dict[StepName, Callable[[Desk, Lease], float | None]] = {
     StepName.INGEST: ingestion.ingest,
     StepName.PROCESS: processing.process,
     StepName.RESUBMIT: resubmission.resubmit,
+    StepName.LOOK: strays.look,
 }
 
 
 # -- the web side ------------------------------------------------------------------------------------------------
 
 
-def ask_cancel_run(run_id: int, *, actor: str) -> None:
+def ask_cancel_run(run_id: int, *, actor: str, unproved: bool = False) -> None:
     """Cancel a run; see `runs.cancel_run`."""
     with db.transaction() as tx:
-        runs.cancel_run(tx, run_id, actor=actor)
+        runs.cancel_run(tx, run_id, actor=actor, unproved=unproved)
     nudge()
 
 
-def ask_cancel_batch(batch_id: int, *, actor: str) -> None:
+def ask_cancel_batch(batch_id: int, *, actor: str, unproved: bool = False) -> None:
     """Cancel one batch; see `runs.cancel_batch`."""
     with db.transaction() as tx:
-        runs.cancel_batch(tx, batch_id, actor=actor)
+        runs.cancel_batch(tx, batch_id, actor=actor, unproved=unproved)
     nudge()
 
 
@@ -145,11 +149,51 @@ def ask_rebuild(
     return child
 
 
+def ask_adopt(batch_id: int, api_id: str, *, actor: str) -> None:
+    """Take a batch of the API for ours; see `holding.adopt`."""
+    with db.transaction() as tx:
+        holding.adopt(tx, _settings(), batch_id, api_id, actor=actor)
+    nudge()
+
+
+def ask_resend(batch_id: int, *, actor: str) -> None:
+    """Give an unknown POST up and send its batch again; see `holding.resend`."""
+    with db.transaction() as tx:
+        holding.resend(tx, batch_id, actor=actor)
+    nudge()
+
+
+def ask_abandon(batch_id: int, *, actor: str) -> None:
+    """Give a batch with an unknown POST up; see `holding.abandon`."""
+    with db.transaction() as tx:
+        holding.abandon(tx, _settings(), batch_id, actor=actor)
+    nudge()
+
+
+def ask_look(*, actor: str) -> None:
+    """Look for batches of the API that no row knows; see `strays.look_now`."""
+    with db.transaction() as tx:
+        strays.look_now(tx, actor=actor)
+    nudge()
+
+
+def ask_pause(run_id: int, *, actor: str) -> None:
+    """Send nothing more of a run until it is resumed; see `runs.pause`."""
+    with db.transaction() as tx:
+        runs.pause(tx, run_id, actor=actor)
+    nudge()
+
+
 def ask_resume(run_id: int, *, actor: str) -> None:
     """End a run's pause; see `runs.resume_run`."""
     with db.transaction() as tx:
         runs.resume_run(tx, run_id, actor=actor)
     nudge()
+
+
+def _settings() -> Settings:
+    found: Settings = current_app.extensions["batchdesk"].settings
+    return found
 
 
 # -- between them ------------------------------------------------------------------------------------------------

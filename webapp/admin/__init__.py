@@ -19,6 +19,7 @@ def init_app(app: Flask) -> None:
     from webapp.admin.home import Home
     from webapp.admin.requests import RequestsPage
     from webapp.admin.runs import RunsPage
+    from webapp.admin.strays import StraysPage
 
     app.config.update(
         MAX_CONTENT_LENGTH=MOST_POSTED,
@@ -41,6 +42,7 @@ def init_app(app: Flask) -> None:
         RunsPage(name="Runs", endpoint="runs", url="/runs"),
         BatchesPage(name="Batches", endpoint="batches", url="/batches"),
         RequestsPage(name="Requests", endpoint="requests", url="/requests"),
+        StraysPage(name="Strays", endpoint="strays", url="/strays"),
     )
     app.add_url_rule("/admin/", "admin_home", _admin_home)
     settings = app.extensions["batchdesk"].settings

@@ -20,9 +20,9 @@ from webapp.admin.access import actor, acts
 from webapp.admin.formats import plural
 from webapp.admin.frame import Page, act, back_to, expose, reading
 from webapp.batches.desk import ceiling
+from webapp.batches.naming import new_token
 from webapp.batches.rebuilding import rebuildable
 from webapp.batches.reprocessing import Which, reprocessable
-from webapp.batches.runs import new_token
 from webapp.batches.states import FailureClass
 from webapp.errors import BatchdeskError, NotFound
 from webapp.hooks import Registry, Task

@@ -4,9 +4,10 @@ nothing else calls it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from flask import abort, request, url_for
+from flask import abort, current_app, request, url_for
 from flask.typing import ResponseReturnValue
 from sqlalchemy import Connection
 
@@ -17,9 +18,11 @@ from webapp.admin.filters import Asked, Cursor, Found, page_of
 from webapp.admin.frame import Page, act, back_to, expose, reading
 from webapp.admin.payloads import laid_out
 from webapp.admin.runs import AGAIN_WORDS, CLASS_WORDS, sums
+from webapp.batches import holding
 from webapp.batches.completion import GOES_AGAIN
 from webapp.batches.desk import ceiling
 from webapp.batches.states import BatchState
+from webapp.records.escapes import one_line
 
 PER_PAGE = 25
 CAUSES_SHOWN = 20
@@ -59,6 +62,7 @@ class BatchesPage(Page):
             bar=bar,
             sums=sums(tx, "id", batch_id),
             posts=_posts(tx, batch_id),
+            candidates=_candidates(tx, batch),
             failures=_failures(tx, batch_id) if bar.failed else [],
             class_words=CLASS_WORDS | AGAIN_WORDS,
             api_counts=laid_out(batch.api_counts),
@@ -82,9 +86,10 @@ class BatchesPage(Page):
     def cancel(self, batch_id: int) -> ResponseReturnValue:
         back = back_to(url_for(".details", batch_id=batch_id))
         if request.method == "POST":
+            unproved = bool(request.form.get("unproved"))
 
             def deed() -> str:
-                jobs.ask_cancel_batch(batch_id, actor=actor())
+                jobs.ask_cancel_batch(batch_id, actor=actor(), unproved=unproved)
                 return f"Batch {batch_id} is being cancelled. What is paid for comes in and is kept."
 
             return act(back, deed)
@@ -105,15 +110,58 @@ class BatchesPage(Page):
         batch = find(reading(), batch_id)
         return self.render("desk/refetch_batch.html", batch=batch, back=back)
 
+    @expose("/<row:batch_id>/adopt", methods=("GET", "POST"))
+    @acts
+    def adopt(self, batch_id: int) -> ResponseReturnValue:
+        api_id = request.values.get("api_id", "")
+
+        def deed() -> str:
+            jobs.ask_adopt(batch_id, api_id, actor=actor())
+            return f"Batch {batch_id} is taken for {one_line(api_id, 80)}, until the first line of its results tells."
+
+        return self._decide(batch_id, "adopt", deed)
+
+    @expose("/<row:batch_id>/resend", methods=("GET", "POST"))
+    @acts
+    def resend(self, batch_id: int) -> ResponseReturnValue:
+        def deed() -> str:
+            jobs.ask_resend(batch_id, actor=actor())
+            return f"Batch {batch_id} is sent again."
+
+        return self._decide(batch_id, "resend", deed)
+
+    @expose("/<row:batch_id>/abandon", methods=("GET", "POST"))
+    @acts
+    def abandon(self, batch_id: int) -> ResponseReturnValue:
+        def deed() -> str:
+            jobs.ask_abandon(batch_id, actor=actor())
+            return f"Batch {batch_id} is given up: its requests have ended and can be resubmitted."
+
+        return self._decide(batch_id, "abandon", deed)
+
+    def _decide(self, batch_id: int, verb: str, deed: Callable[[], str]) -> ResponseReturnValue:
+        """Ask first, then do it: what becomes of a batch whose POST is unknown."""
+        back = back_to(url_for(".details", batch_id=batch_id))
+        if request.method == "POST":
+            return act(back, deed)
+        tx = reading()
+        batch = find(tx, batch_id)
+        candidates = _candidates(tx, batch)
+        chosen = next((one for one in candidates if one.api_id == request.args.get("api_id")), None)
+        return self.render(
+            "desk/decide_batch.html", batch=batch, verb=verb, candidates=candidates, chosen=chosen, back=back
+        )
+
 
 def find(tx: Connection, batch_id: int) -> Any:
     """A batch with its run and account; answers 404 when there is none."""
     batch = db.row(
         tx,
         """
-        SELECT b.id, b.run_id, b.ordinal, b.total, b.body_bytes, b.state, b.state_since, b.reason, b.proved,
-               b.cancel_wanted_at, b.api_id, b.processing_status, b.api_counts::text AS api_counts, b.api_created_at,
-               b.api_ended_at, b.expires_at, b.polled_at, b.incomplete_since, b.created_at, b.owed, r.task,
+        SELECT b.id, b.run_id, b.ordinal, b.total, b.body_bytes, b.state, b.state_since, b.reason, b.held, b.proved,
+               b.cancel_unproved, coalesce(b.cancel_wanted_at, r.cancel_wanted_at) AS cancel_wanted_at,
+               b.api_id, b.processing_status, b.api_counts::text AS api_counts, b.api_created_at, b.api_ended_at,
+               b.expires_at, b.polled_at, b.incomplete_since, b.created_at, b.owed, r.task,
                coalesce(a.sandbox, false) AS sandbox, a.base_url,
                (SELECT min(due_at) FROM steps WHERE target_id = b.id AND step IN ('submit', 'poll', 'ingest'))
                    AS next_at,
@@ -146,6 +194,14 @@ def _list(tx: Connection, cursor: Cursor, state: str | None, run_id: int | None,
         limit=PER_PAGE + 1,
     )
     return Found(list(rows))
+
+
+def _candidates(tx: Connection, batch: Any) -> list[Any]:
+    """What the API's last list showed that an unknown POST may have created."""
+    if batch.state != BatchState.SUBMIT_UNKNOWN:
+        return []
+    settings = current_app.extensions["batchdesk"].settings
+    return holding.candidates(tx, settings, batch.id)
 
 
 def _posts(tx: Connection, batch_id: int) -> list[Any]:

@@ -13,6 +13,7 @@ from webapp import db
 from webapp.admin import history, progress
 from webapp.admin.frame import Page, expose, reading
 from webapp.admin.health import faults
+from webapp.admin.strays import count as strays
 from webapp.batches.alarms import alarms
 
 OPEN_RUNS = 20
@@ -38,6 +39,7 @@ class Home(Page):
             pending=sum(dict(bars[run.id].parts)["pending"] for run in open_runs),
             paused=[run for run in open_runs if run.state == "paused"],
             held=_held_batches(tx),
+            strays=strays(tx),
             failed=_failed_batches(tx),
             stuck=_stuck(tx),
             alarms=alarms(tx),

@@ -64,6 +64,7 @@ class RunsPage(RunsAgain):
         return self.render(
             "desk/run.html",
             run=run,
+            at=_standing(tx, run_id),
             asked=asked,
             bar=bar,
             batches=batches[:BATCHES_SHOWN],
@@ -84,15 +85,30 @@ class RunsPage(RunsAgain):
     def cancel(self, run_id: int) -> ResponseReturnValue:
         back = back_to(url_for(".details", run_id=run_id))
         if request.method == "POST":
+            unproved = bool(request.form.get("unproved"))
 
             def deed() -> str:
-                jobs.ask_cancel_run(run_id, actor=actor())
+                jobs.ask_cancel_run(run_id, actor=actor(), unproved=unproved)
                 return f"Run {run_id} is being cancelled. What is paid for comes in and is kept."
 
             return act(back, deed)
         tx = reading()
         run, at = find(tx, run_id), _standing(tx, run_id)
         return self.render("desk/cancel_run.html", run=run, at=at, back=back)
+
+    @expose("/<row:run_id>/pause", methods=("GET", "POST"))
+    @acts
+    def pause(self, run_id: int) -> ResponseReturnValue:
+        back = back_to(url_for(".details", run_id=run_id))
+        if request.method == "POST":
+
+            def deed() -> str:
+                jobs.ask_pause(run_id, actor=actor())
+                return f"Run {run_id} is paused: nothing more of it is sent until it is resumed."
+
+            return act(back, deed)
+        tx = reading()
+        return self.render("desk/pause_run.html", run=find(tx, run_id), at=_standing(tx, run_id), back=back)
 
     @expose("/<row:run_id>/resume", methods=("GET", "POST"))
     @acts
@@ -282,7 +298,7 @@ def _standing(tx: Connection, run_id: int) -> Any:
                count(*) FILTER (WHERE state IN ('submitting', 'in_progress')) AS at_api,
                coalesce(sum(total) FILTER (WHERE state IN ('submitting', 'in_progress')), 0) AS at_api_requests,
                count(*) FILTER (WHERE state = 'submit_unknown') AS held,
-               count(*) FILTER (WHERE NOT proved AND state IN ('in_progress', 'canceling')) AS unproved
+               count(*) FILTER (WHERE NOT proved AND NOT cancel_unproved AND state = 'in_progress') AS unproved
         FROM batches WHERE run_id = :id
         """,
         id=run_id,

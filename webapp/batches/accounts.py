@@ -5,14 +5,35 @@ Submission looks an account up before each POST.
 from __future__ import annotations
 
 import hashlib
+from datetime import datetime
 
 from sqlalchemy import Connection
+from sqlalchemy.orm import Mapped, mapped_column
 
 from webapp import db
+from webapp.batches.models import big_id, moment
+from webapp.db import Base
 from webapp.gateway import Identity
 from webapp.settings import Settings
 
 AHEAD_WAIT = 2.0  # seconds between looks at the one POST that goes ahead after a 429
+
+
+class Account(Base):
+    """One identity at the API. The key itself is never stored."""
+
+    __tablename__ = "accounts"
+
+    id: Mapped[int] = big_id()
+    fingerprint: Mapped[str] = mapped_column(unique=True)
+    base_url: Mapped[str]
+    organization_id: Mapped[str | None]
+    workspace_id: Mapped[str | None]
+    sandbox: Mapped[bool]
+    throttled_until: Mapped[datetime | None] = moment()
+    # When its batches at the API were last looked through for strays.
+    looked_at: Mapped[datetime] = moment(now=True)
+    created_at: Mapped[datetime] = moment(now=True)
 
 
 def find_account(tx: Connection, settings: Settings, identity: Identity) -> int:

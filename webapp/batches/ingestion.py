@@ -18,7 +18,8 @@ from webapp.batches.completion import batch_over, results_vanished
 from webapp.batches.desk import Desk
 from webapp.batches.failures import OF_STATE, STATES, Failure, of_error
 from webapp.batches.outcomes import Settlement, settle_pending, settle_requests
-from webapp.batches.settling import disprove
+from webapp.batches.posts import disprove, forget_guess
+from webapp.batches.settling import is_gone
 from webapp.batches.states import BatchState, FailureClass, RequestState
 from webapp.batches.steps import Lease, StepName, due
 from webapp.errors import ApiAccount, ApiNotFound, ApiRefused
@@ -110,20 +111,24 @@ def ingest(desk: Desk, lease: Lease) -> float | None:
             for chunk in ahead(Chunk.read(raws, billed) for raws in _chunks(lines)):
                 _store(lease, fetch, chunk)
     except (ApiNotFound, ApiAccount) as error:
-        return _gone(desk, lease, batch.id, error)
+        return _gone(desk, lease, batch, error)
     return _close(desk, lease, fetch)
 
 
-def _gone(desk: Desk, lease: Lease, batch_id: int, error: ApiRefused) -> float | None:
+def _gone(desk: Desk, lease: Lease, batch: Any, error: ApiRefused) -> float | None:
+    gone = isinstance(error, ApiNotFound) and not batch.proved and is_gone(desk, batch)
     reason = (
         f"The API gives no results of this batch to the present key ({error}) They vanish 29 days after its creation; "
         "until then it is held, not lost: check the key."
     )
     with db.transaction() as tx:
         lease.hold(tx)
-        if isinstance(error, ApiNotFound) and results_vanished(tx, desk.settings, batch_id, actor="ingest"):
+        if gone:
+            forget_guess(tx, batch)
             return None
-        hold_batch(tx, batch_id, storable(reason), actor="ingest")
+        if isinstance(error, ApiNotFound) and results_vanished(tx, desk.settings, batch.id, actor="ingest"):
+            return None
+        hold_batch(tx, batch.id, storable(reason), actor="ingest")
     return GONE_WAIT
 
 
@@ -201,6 +206,10 @@ def _store(lease: Lease, fetch: Fetch, chunk: Chunk) -> None:
             "WHERE custom_id = ANY(CAST(:ids AS text[])) ORDER BY id",
             ids=db.array(answers),
         )
+        if not fetch.batch.proved:
+            # Its lines may be another installation's answers to requests that a copy of it holds too: those of this
+            # very batch prove it, the others prove nothing.
+            known = [request for request in known if request.batch_id == fetch.batch.id]
         _count(fetch, chunk, known)
         new = [request for request in known if request.state in (RequestState.PENDING, RequestState.MISSING)]
         old = [request for request in known if request.state == RequestState.SUCCEEDED]
@@ -255,6 +264,8 @@ def _close(desk: Desk, lease: Lease, fetch: Fetch) -> float | None:
     batch_id = fetch.batch.id
     with db.transaction() as tx:
         lease.hold(tx)
+        if not _is_still(tx, fetch):
+            return None
         _tell(tx, fetch)
         if not fetch.batch.proved:
             if not fetch.own_lines:
@@ -262,8 +273,8 @@ def _close(desk: Desk, lease: Lease, fetch: Fetch) -> float | None:
                 wait = None if fetch.strangers else _missing_after(tx, desk, fetch)
                 if wait is not None:
                     return wait
-                disprove(tx, batch_id)
-                due(tx, StepName.SUBMIT, batch_id)
+                reason = f"Batch {fetch.batch.api_id} of the API holds no line of ours: it is a stranger's"
+                disprove(tx, batch_id, fetch.batch.api_id, reason)
                 return None
             db.run(tx, "UPDATE batches SET proved = true WHERE id = :id", id=batch_id)
         due(tx, StepName.PROCESS, batch_id)
@@ -294,6 +305,17 @@ def _close(desk: Desk, lease: Lease, fetch: Fetch) -> float | None:
 def _brought(fetch: Fetch) -> str:
     """What another fetch of a batch that was done has brought."""
     return f"Fetched again: {f'{fetch.stored:,} results' if fetch.stored else 'no result'} that had not been stored."
+
+
+def _is_still(tx: Connection, fetch: Fetch) -> bool:
+    """Whether the stream that was read is still the batch's: a guess may have given way to the answer of its own POST.
+
+    Its submit step is locked before it, which a guess that proves wrong will make due.
+    """
+    if not fetch.batch.proved:
+        due(tx, StepName.SUBMIT, fetch.batch.id)
+    now = db.row(tx, "SELECT state, api_id FROM batches WHERE id = :id FOR UPDATE", id=fetch.batch.id)
+    return (now.state, now.api_id) == (BatchState.INGESTING, fetch.batch.api_id)
 
 
 def _owed(tx: Connection, fetch: Fetch) -> int:

@@ -47,21 +47,6 @@ def moment(*, now: bool = False) -> Mapped[Any]:
     return mapped_column(server_default=func.now() if now else None)
 
 
-class Account(Base):
-    """One identity at the API. The key itself is never stored."""
-
-    __tablename__ = "accounts"
-
-    id: Mapped[int] = big_id()
-    fingerprint: Mapped[str] = mapped_column(unique=True)
-    base_url: Mapped[str]
-    organization_id: Mapped[str | None]
-    workspace_id: Mapped[str | None]
-    sandbox: Mapped[bool]
-    throttled_until: Mapped[datetime | None] = moment()
-    created_at: Mapped[datetime] = moment(now=True)
-
-
 class Blob(Base):
     """Bytes stored once, by content; images are read from here while a batch is sent."""
 
@@ -205,6 +190,10 @@ class Batch(Base):
     # False for an adopted batch until one line carries our custom_id.
     proved: Mapped[bool] = mapped_column(server_default="true")
     cancel_wanted_at: Mapped[datetime | None] = moment()
+    # A person wants it cancelled though it is not proved to be ours.
+    cancel_unproved: Mapped[bool] = mapped_column(server_default="false")
+    # Where the custom_ids of its requests were drawn; see `webapp.batches.naming`.
+    place: Mapped[str | None]
     api_id: Mapped[str | None] = mapped_column(unique=True)
     processing_status: Mapped[str | None]
     api_counts: Mapped[Any | None] = mapped_column(JSON)
@@ -271,6 +260,7 @@ class Submission(Base):
     batch_id: Mapped[int] = mapped_column(ForeignKey("batches.id"))
     account_id: Mapped[int] = mapped_column(ForeignKey("accounts.id"))
     total: Mapped[int] = mapped_column(Integer)
+    place: Mapped[str | None]  # of the ids that it carried
     api_time: Mapped[datetime] = moment()
     intent_at: Mapped[datetime] = moment(now=True)
     armed_at: Mapped[datetime | None] = moment()

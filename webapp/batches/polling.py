@@ -13,9 +13,12 @@ from typing import Any
 from sqlalchemy import Connection
 
 from webapp import db
+from webapp.batches import strays
 from webapp.batches.books import explain_batch, hold_batch
 from webapp.batches.completion import results_vanished
 from webapp.batches.desk import Desk
+from webapp.batches.posts import forget_guess
+from webapp.batches.settling import is_gone
 from webapp.batches.states import BatchState, move_batch
 from webapp.batches.steps import Lease, StepName, due, give_back, still_held, take_due
 from webapp.errors import ApiAccount, ApiError, ApiNotFound, ApiRefused
@@ -23,17 +26,25 @@ from webapp.gateway import PAGE as LIST_PAGE
 from webapp.gateway import ApiBatch
 from webapp.records.escapes import storable
 
+CANCEL_WAITS = (
+    "Cancel was asked for, but this batch is not proved to be ours: cancelling it might stop somebody else's work. It "
+    "waits for the first line of its results, or for a person who wants it cancelled all the same."
+)
 LOST_WAIT = 300.0  # seconds between looks for a batch that the API does not know (another key, or its trouble)
 EARLIER = 0.5  # of its interval: so much earlier a batch may be looked at when a list is read anyway
 CHUNK = 100  # batches whose answers are stored in one transaction
 ALONE = 20  # batches that a list lacked and that are asked for in the same turn; the rest has turns of its own
 
 LOOK = """
-    SELECT b.id, b.state, b.api_id, b.proved, b.account_id, b.api_created_at,
+    SELECT b.id, b.state, b.api_id, b.account_id, b.proved, b.cancel_unproved, b.processing_status, b.api_created_at,
            coalesce(b.cancel_wanted_at, r.cancel_wanted_at) IS NOT NULL AS cancel,
            extract(epoch FROM now() - b.state_since) AS age
     FROM batches b JOIN runs r ON r.id = b.run_id
 """
+
+
+class GuessGone(ApiNotFound):
+    """What was adopted by its count alone is not at the API any more."""
 
 
 def poll(desk: Desk, lease: Lease) -> float | None:
@@ -46,6 +57,7 @@ def poll(desk: Desk, lease: Lease) -> float | None:
     answer = seen.get(batch.api_id) or _look(desk, batch)
     with db.transaction() as tx:
         lease.hold(tx)
+        strays.look_when_due(tx, batch.account_id)
         again = _store(tx, desk, batch, answer)
     if any(isinstance(one, ApiBatch) and one.ended for one in (answer, *seen.values())):
         _wake_next()
@@ -53,7 +65,10 @@ def poll(desk: Desk, lease: Lease) -> float | None:
 
 
 def _to_cancel(batch: Any) -> bool:
-    return bool(batch.cancel and batch.state == BatchState.IN_PROGRESS and batch.proved)
+    """Whether the API is to be asked to cancel it: a person wants that, and it is not told yet."""
+    # Canceling here and in progress there: a guess was cancelled, and its own batch has been found since.
+    told = batch.state == BatchState.CANCELING and batch.processing_status != "in_progress"
+    return bool(batch.cancel and not told and (batch.proved or batch.cancel_unproved))
 
 
 def _look(desk: Desk, batch: Any) -> ApiBatch | ApiError:
@@ -67,6 +82,8 @@ def _look(desk: Desk, batch: Any) -> ApiBatch | ApiError:
                     raise
                 # It ended in between: what it did is paid for and read like any other.
         return desk.gateway.retrieve(batch.api_id)
+    except ApiNotFound as error:
+        return GuessGone(str(error)) if not batch.proved and is_gone(desk, batch) else error
     except ApiError as error:
         return error
 
@@ -82,7 +99,7 @@ def _look_at_many(desk: Desk, batch: Any) -> dict[str, ApiBatch | ApiError]:
     """
     within = desk.settings.poll_schedule.every(float(batch.age)) * EARLIER
     with db.transaction() as tx:
-        others = _due_with(tx, batch, within)
+        others = [other for other in _due_with(tx, batch, within) if not _to_cancel(other)]
         pages = _pages(tx, [batch, *others])
     if len(others) + 1 <= pages:
         return {}
@@ -105,7 +122,7 @@ def _look_at_many(desk: Desk, batch: Any) -> dict[str, ApiBatch | ApiError]:
 
 
 def _due_with(tx: Connection, batch: Any, within: float) -> Sequence[Any]:
-    """Batches of the same account whose poll is due `within` seconds, and that want nothing but a look."""
+    """Batches of the same account whose poll is due `within` seconds and held by nobody."""
     return db.rows(
         tx,
         f"""
@@ -113,7 +130,6 @@ def _due_with(tx: Connection, batch: Any, within: float) -> Sequence[Any]:
         WHERE b.state IN ('in_progress', 'canceling') AND b.account_id = :account AND b.id <> :id
           AND s.due_at <= now() + make_interval(secs => :within)
           AND (s.lease_until IS NULL OR s.lease_until < now())
-          AND (b.state = 'canceling' OR coalesce(b.cancel_wanted_at, r.cancel_wanted_at) IS NULL)
         ORDER BY b.id
         """,
         account=batch.account_id,
@@ -154,6 +170,11 @@ def _listed(desk: Desk, wanted: Sequence[str], *, at_most: int) -> dict[str, Api
 def _store(tx: Connection, desk: Desk, batch: Any, answer: ApiBatch | ApiError) -> float | None:
     """Write down what the API said of a batch; seconds until it is to be asked again, or None."""
     every = desk.settings.poll_schedule.every(float(batch.age))
+    if isinstance(answer, GuessGone):
+        due(tx, StepName.SUBMIT, batch.id)
+        move_batch(tx, batch.id, BatchState.INGESTING, actor="poll")
+        forget_guess(tx, batch)
+        return None
     if isinstance(answer, ApiNotFound):
         return _lost(tx, desk, batch, answer)
     if isinstance(answer, ApiAccount):
@@ -162,16 +183,19 @@ def _store(tx: Connection, desk: Desk, batch: Any, answer: ApiBatch | ApiError) 
     if isinstance(answer, ApiError):
         explain_batch(tx, batch.id, storable(f"The API cannot be asked just now: {answer}"))
         return max(answer.retry_after or 0.0, every)
-    db.run(
+    seen = db.run(
         tx,
         "UPDATE batches SET processing_status = :status, api_counts = CAST(:counts AS json), polled_at = now(), "
-        "api_ended_at = :ended, results_url = :url WHERE id = :id",
+        "api_ended_at = :ended, results_url = :url WHERE id = :id AND api_id = :api",
         status=answer.processing_status,
         counts=json.dumps(answer.counts),
         ended=answer.ended_at,
         url=answer.results_url,
         id=batch.id,
+        api=batch.api_id,
     )
+    if not seen:
+        return 0.0  # a guess has given way to the answer of its own POST meanwhile
     if answer.ended:
         if move_batch(tx, batch.id, BatchState.INGESTING, actor="poll"):
             due(tx, StepName.INGEST, batch.id)
@@ -179,7 +203,8 @@ def _store(tx: Connection, desk: Desk, batch: Any, answer: ApiBatch | ApiError) 
     if answer.processing_status == "canceling" and batch.state == BatchState.IN_PROGRESS:
         move_batch(tx, batch.id, BatchState.CANCELING, actor="poll")
     else:
-        explain_batch(tx, batch.id, None)
+        waits = batch.cancel and not batch.proved and not batch.cancel_unproved
+        explain_batch(tx, batch.id, CANCEL_WAITS if waits else None)
     return every
 
 

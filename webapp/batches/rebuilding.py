@@ -82,7 +82,7 @@ def rebuild_run(
 
     :param classes: of the failures; None: all subjects of the run, those that succeeded too.
     :param most: the ceiling of attempts, as for `rebuildable`.
-    :param token: of `runs.new_token`, drawn before the first try.
+    :param token: of `naming.new_token`, drawn before the first try.
     :raises Refused: the run is not so far, or no subject is left to rebuild.
     """
     parent = db.row(tx, "SELECT id, state, planned_at FROM runs WHERE id = :id FOR UPDATE", id=run_id)

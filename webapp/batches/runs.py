@@ -1,4 +1,4 @@
-"""What people ask of runs and batches: start, cancel, resubmit, resume, poll now. Each is one short transaction
+"""What people ask of runs and batches: start, cancel, pause, resume, resubmit, poll now. Each is one short transaction
 that writes the wish and makes the steps due; the dashboard and the command line call these verbs and no others.
 
 Each makes its steps due first and locks the run or batch after, as the workers do: a click never deadlocks with them.
@@ -6,8 +6,6 @@ Each makes its steps due first and locks the run or batch after, as the workers 
 
 from __future__ import annotations
 
-import base64
-import secrets
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,14 +14,15 @@ from sqlalchemy import Connection
 
 from webapp import db
 from webapp.batches.books import note
-from webapp.batches.completion import RESULTS_DAYS, finish_if_over
+from webapp.batches.completion import RESULTS_DAYS, finish_if_over, pause_run
+from webapp.batches.naming import new_token
 from webapp.batches.states import OPEN_BATCH_STATES, BatchState, FailureClass, RunState, move_batch, move_run
 from webapp.batches.steps import StepName, due
 from webapp.errors import InputError, NotFound, Refused
 from webapp.hooks import Task
 from webapp.records import jsontext
 
-TOKEN_BYTES = 10  # 80 bits: unique across installations and restored backups
+UNPROVED = " Also where it is not proved that the batch is ours."
 
 
 def check_kind(task: Task[Any], kind: str) -> None:
@@ -34,11 +33,6 @@ def check_kind(task: Task[Any], kind: str) -> None:
     if kind not in task.subject_kinds:
         takes = " or ".join(sorted(task.subject_kinds))
         raise InputError(f"Task '{task.name}' takes subjects of kind {takes}; these are of kind {kind}.")
-
-
-def new_token() -> str:
-    """A run's name in the custom_ids of its requests, for `start_run`."""
-    return base64.b32encode(secrets.token_bytes(TOKEN_BYTES)).decode().lower()
 
 
 def find_run(tx: Connection, token: str) -> int | None:
@@ -63,7 +57,7 @@ def start_run(
 ) -> int:
     """Make a run over all subjects of a dataset, with a frozen copy of its settings; its id. Planning is due.
 
-    :param token: of `new_token`, for callers that look the run up again before they repeat this.
+    :param token: of `naming.new_token`, for callers that look the run up again before they repeat this.
     """
     run_id: int = db.scalar(
         tx,
@@ -82,29 +76,45 @@ def start_run(
     return run_id
 
 
-def cancel_run(tx: Connection, run_id: int, *, actor: str) -> None:
+def cancel_run(tx: Connection, run_id: int, *, actor: str, unproved: bool = False) -> None:
     """Ask that a run stops: what is unsent is discarded, what is at the API is cancelled there.
 
     May be repeated. What the API has already worked on is paid for and kept.
+
+    :param unproved: also batches that were adopted by a guess, which may be somebody else's; those there are now. The
+        others wait for their proof.
     """
     _wake(tx, run_id)
+    guessed = _cancel_unproved(tx, "run_id", run_id) if unproved else 0
     run = _run(tx, run_id)
     if run.state in (RunState.FINISHED, RunState.CANCELLED):
         raise Refused(f"Run {run_id} is {run.state} already: there is nothing to cancel.")
-    if run.cancel_wanted_at is None:
-        db.run(tx, "UPDATE runs SET cancel_wanted_at = now() WHERE id = :id", id=run_id)
-        note(tx, run_id=run_id, actor=actor, reason="Cancel asked for.", kind="wish")
+    if run.cancel_wanted_at is None or guessed:
+        db.run(tx, "UPDATE runs SET cancel_wanted_at = coalesce(cancel_wanted_at, now()) WHERE id = :id", id=run_id)
+        note(tx, run_id=run_id, actor=actor, reason=f"Cancel asked for.{UNPROVED if guessed else ''}", kind="wish")
     finish_if_over(tx, run_id)
 
 
-def cancel_batch(tx: Connection, batch_id: int, *, actor: str) -> None:
+def cancel_batch(tx: Connection, batch_id: int, *, actor: str, unproved: bool = False) -> None:
     """Ask that one batch stops; see `cancel_run`."""
     _wake_batch(tx, batch_id)
     batch = _batch(tx, batch_id)
     if batch.state not in OPEN_BATCH_STATES or batch.state in (BatchState.CANCELING, BatchState.INGESTING):
         raise Refused(f"Batch {batch_id} is {batch.state}: there is nothing to cancel.")
+    guessed = _cancel_unproved(tx, "id", batch_id) if unproved else 0
     db.run(tx, "UPDATE batches SET cancel_wanted_at = coalesce(cancel_wanted_at, now()) WHERE id = :id", id=batch_id)
-    note(tx, run_id=batch.run_id, batch_id=batch_id, actor=actor, reason="Cancel asked for.", kind="wish")
+    reason = f"Cancel asked for.{UNPROVED if guessed else ''}"
+    note(tx, run_id=batch.run_id, batch_id=batch_id, actor=actor, reason=reason, kind="wish")
+
+
+def _cancel_unproved(tx: Connection, column: str, row_id: int) -> int:
+    """Note that adoptions may be cancelled before they are proved; how many that are."""
+    return db.run(
+        tx,
+        f"UPDATE batches SET cancel_unproved = true WHERE {column} = :id AND NOT proved AND NOT cancel_unproved "  # noqa: S608 - our own names
+        "AND state = 'in_progress'",
+        id=row_id,
+    )
 
 
 def poll_now(tx: Connection, batch_id: int, *, actor: str) -> None:
@@ -173,6 +183,18 @@ def resubmittable(tx: Connection, run_id: int, classes: Sequence[FailureClass]) 
         classes=[failure.value for failure in classes],
     )
     return count
+
+
+def pause(tx: Connection, run_id: int, *, actor: str) -> None:
+    """Ask that nothing more of a run is sent until it is resumed. What is at the API goes on, and is stored."""
+    run = _run(tx, run_id)
+    if run.state not in (RunState.PLANNING, RunState.RUNNING) or run.pause_wanted_at is not None:
+        stands = "paused" if run.pause_wanted_at is not None else run.state
+        raise Refused(f"Run {run_id} is {stands} already: there is nothing to pause.")
+    if run.cancel_wanted_at is not None:
+        raise Refused(f"Run {run_id} is being cancelled: there is nothing to pause.")
+    note(tx, run_id=run_id, actor=actor, reason="Pause asked for.", kind="wish")
+    pause_run(tx, run_id, f"Paused by {actor}.", actor=actor)
 
 
 def resume_run(tx: Connection, run_id: int, *, actor: str) -> None:

@@ -11,7 +11,7 @@ from itertools import islice
 from sqlalchemy import Connection
 
 from webapp import db
-from webapp.batches import encoding
+from webapp.batches import encoding, naming
 from webapp.batches.books import tally
 from webapp.batches.cutting import RECENT, Shard, cut
 from webapp.batches.steps import Lease, StepName, due
@@ -59,11 +59,12 @@ def cut_pending(settings: Settings, lease: Lease, run_id: int) -> int:
 def _sizes(run_id: int, positions: list[int]) -> Iterator[int]:
     """Bytes of each waiting item's request line, in order; notes the positions it has handed out."""
     with db.transaction() as tx:
-        run = db.row(tx, "SELECT token, octet_length(shared::text) AS shared FROM runs WHERE id = :run", run=run_id)
+        shared = db.scalar(tx, "SELECT octet_length(shared::text) FROM runs WHERE id = :run", run=run_id)
+    token = "0" * naming.TOKEN_LENGTH  # each batch will draw its own
     for position, subject_id, attempts, own_bytes in _waiting(run_id):
         positions.append(position)
-        identifier = encoding.custom_id(subject_id, run.token, attempts)
-        yield encoding.line_bytes(len(identifier), run.shared, own_bytes)
+        identifier = encoding.custom_id(subject_id, token, attempts)
+        yield encoding.line_bytes(len(identifier), shared, own_bytes)
 
 
 def _waiting(run_id: int) -> Iterator[tuple[int, int, int, int]]:
@@ -88,11 +89,11 @@ def _commit(tx: Connection, run_id: int, shard: Shard, positions: list[int]) -> 
     """One batch, its requests, their tally and its submit step."""
     batch_id = db.scalar(
         tx,
-        """
-        INSERT INTO batches (run_id, ordinal, total, body_bytes)
-        SELECT :run, coalesce(max(ordinal), 0) + 1, :total, :body_bytes FROM batches WHERE run_id = :run
-        RETURNING id
-        """,
+        f"""
+        INSERT INTO batches (run_id, ordinal, total, body_bytes, place)
+        SELECT :run, coalesce(max(ordinal), 0) + 1, :total, :body_bytes, {naming.PLACE} FROM batches
+        WHERE run_id = :run RETURNING id
+        """,  # noqa: S608 - PLACE is a constant
         run=run_id,
         total=shard.count,
         body_bytes=shard.body_bytes,
@@ -101,12 +102,12 @@ def _commit(tx: Connection, run_id: int, shard: Shard, positions: list[int]) -> 
         tx,
         f"""
         INSERT INTO requests (batch_id, item_id, attempt, custom_id)
-        SELECT :batch, i.id, i.attempts, i.subject_id || '-' || run.token || '-' || i.attempts
-        FROM items i JOIN runs run ON run.id = i.run_id
+        SELECT :batch, i.id, i.attempts, i.subject_id || '-' || :token || '-' || i.attempts FROM items i
         WHERE {WAITING} AND i.position <= :last ORDER BY i.position
         """,  # noqa: S608 - WAITING is a constant
         batch=batch_id,
         run=run_id,
+        token=naming.new_token(),
         after=positions[0] - 1,
         last=positions[-1],
     )
@@ -145,8 +146,9 @@ def _moved(tx: Connection, batch_id: int, shard: Shard, first: int, last: int) -
     new_id: int = db.scalar(
         tx,
         """
-        INSERT INTO batches (run_id, ordinal, total, body_bytes)
-        SELECT old.run_id, (SELECT max(ordinal) + 1 FROM batches WHERE run_id = old.run_id), :total, :body_bytes
+        INSERT INTO batches (run_id, ordinal, total, body_bytes, place)
+        SELECT old.run_id, (SELECT max(ordinal) + 1 FROM batches WHERE run_id = old.run_id), :total, :body_bytes,
+               old.place
         FROM batches old WHERE old.id = :batch RETURNING id
         """,
         batch=batch_id,

@@ -32,6 +32,7 @@ class StepName(StrEnum):
     INGEST = "ingest"  # of a batch: store its results
     PROCESS = "process"  # of a batch: results to outputs
     RESUBMIT = "resubmit"  # of a run: failures of class retry become new attempts
+    LOOK = "look"  # of an account: which batches of the API no row knows
 
 
 @dataclass(frozen=True, slots=True)

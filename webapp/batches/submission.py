@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from webapp import db
-from webapp.batches import encoding, settling
+from webapp.batches import encoding, naming, settling
 from webapp.batches.accounts import find_account, relieve, requests_at_the_api, throttle, throttled_for
 from webapp.batches.body import request_lines
 from webapp.batches.books import explain_batch, hold_batch
@@ -23,7 +23,7 @@ from webapp.batches.completion import batch_over, pause_run
 from webapp.batches.desk import Desk
 from webapp.batches.models import SubmissionOutcome
 from webapp.batches.outcomes import settle_pending
-from webapp.batches.settling import end_post, record_created
+from webapp.batches.posts import end_post, first_break, record_created
 from webapp.batches.sharding import split
 from webapp.batches.states import BatchState, FailureClass, RequestState, RunState, move_batch
 from webapp.batches.steps import Lease
@@ -34,6 +34,7 @@ from webapp.errors import (
     ApiRefused,
     ApiThrottled,
     ApiTooLarge,
+    ApiUnclear,
     BatchdeskError,
 )
 from webapp.gateway import ApiBatch
@@ -83,7 +84,7 @@ def submit(desk: Desk, lease: Lease) -> float | None:
     if batch is None:
         return None
     if batch.state == BatchState.SUBMITTING:
-        return _recover(lease, batch.id)
+        return settling.recover(lease, batch.id)
     if batch.state == BatchState.SUBMIT_UNKNOWN:
         return settling.settle(desk, lease)
     if batch.state != BatchState.PLANNED:
@@ -211,7 +212,8 @@ def _intend(tx: Connection, batch: Any, account_id: int, api_time: Any) -> int |
     """Commit to one POST; None while another of the same total is open or unknown in this account."""
     submission_id: int | None = db.scalar(
         tx,
-        "INSERT INTO submissions (batch_id, account_id, total, api_time) VALUES (:batch, :account, :total, :api_time) "
+        f"INSERT INTO submissions (batch_id, account_id, total, api_time, place) "  # noqa: S608 - a constant
+        f"VALUES (:batch, :account, :total, :api_time, {naming.PLACE}) "
         "ON CONFLICT (account_id, total) WHERE outcome IS NULL OR outcome = 'unknown' DO NOTHING RETURNING id",
         batch=batch.id,
         account=account_id,
@@ -219,6 +221,7 @@ def _intend(tx: Connection, batch: Any, account_id: int, api_time: Any) -> int |
         api_time=api_time,
     )
     if submission_id is not None:
+        naming.draw_again(tx, batch.id)
         move_batch(tx, batch.id, BatchState.SUBMITTING, actor="submit", account_id=account_id)
     return submission_id
 
@@ -285,7 +288,9 @@ def _answered(desk: Desk, lease: Lease, sending: Sending, error: ApiError) -> fl
             _fail(tx, desk, sending.batch_id, f"The API refused the batch: {error}")
             return None
         move_batch(tx, sending.batch_id, BatchState.PLANNED, actor="submit", reason=str(error))
-    return _not_sent(lease, sending, sending.account_id, error)
+    wait = _not_sent(lease, sending, sending.account_id, error)
+    # Broken off before its end: it goes again at once, but not again and again.
+    return 0.0 if isinstance(error, ApiUnclear) and first_break(sending.batch_id) else wait
 
 
 def _unknown(error: ApiError) -> str:
@@ -326,25 +331,3 @@ def _fail(tx: Connection, desk: Desk, batch_id: int, reason: str) -> None:
     """End a batch that the API will never take: its requests end as errored with the reason."""
     settle_pending(tx, batch_id, RequestState.ERRORED, FailureClass.FIX, reason)
     batch_over(tx, desk.settings, batch_id, BatchState.FAILED, actor="submit", reason=reason)
-
-
-def _recover(lease: Lease, batch_id: int) -> float:
-    """A worker died (or was taken for dead) in the middle of a POST: was it armed?"""
-    with db.transaction() as tx:
-        lease.hold(tx)
-        open_post = db.row(
-            tx,
-            "SELECT id, armed_at FROM submissions WHERE batch_id = :id AND outcome IS NULL FOR UPDATE",
-            id=batch_id,
-        )
-        if open_post is not None and open_post.armed_at is not None:
-            end_post(tx, open_post.id, SubmissionOutcome.UNKNOWN, "The worker died while it waited for the answer.")
-            reason = "The worker died while the API was answering. The batch is looked for in the API's list."
-            move_batch(tx, batch_id, BatchState.SUBMIT_UNKNOWN, actor="submit", reason=reason)
-            return settling.FIRST_LOOK
-        if open_post is not None:
-            end_post(
-                tx, open_post.id, SubmissionOutcome.NOT_CREATED, "The worker died before the last bytes were sent."
-            )
-        move_batch(tx, batch_id, BatchState.PLANNED, actor="submit")
-    return 0.0

@@ -17,6 +17,8 @@ COMMANDS = {
     "run": "webapp.cli.run",
     "status": "webapp.cli.runs",
     "resubmit": "webapp.cli.runs",
+    "pause": "webapp.cli.runs",
+    "resume": "webapp.cli.runs",
     "cancel": "webapp.cli.runs",
     "export": "webapp.cli.runs",
     "plugins": "webapp.cli.plugins",

@@ -1,4 +1,4 @@
-"""`batchdesk status`, `resubmit`, `cancel` and `export`: what one asks of runs that exist."""
+"""`batchdesk status`, `resubmit`, `pause`, `resume`, `cancel` and `export`: what one asks of runs that exist."""
 
 from __future__ import annotations
 
@@ -130,12 +130,31 @@ def cancel(run_id: int) -> None:
     )  # fmt: skip
 
 
+@click.command()
+@click.argument("run_id", metavar="RUN", type=RUN)
+def pause(run_id: int) -> None:
+    """Send nothing more of a run until it is resumed. What is at the API goes on, comes in and is kept."""
+    with opened(working=False):
+        jobs.ask_pause(run_id, actor=OWNER)
+    click.echo(f"Run {run_id} is paused; `batchdesk resume {run_id}` sends what waits.", err=True)
+
+
+@click.command()
+@click.argument("run_id", metavar="RUN", type=RUN)
+def resume(run_id: int) -> None:
+    """End a run's pause: what waits is sent by the workers that are up."""
+    with opened(working=False):
+        jobs.ask_resume(run_id, actor=OWNER)
+    click.echo(f"Run {run_id} goes on; `batchdesk resubmit {run_id}` waits for it, `batchdesk up` works on.", err=True)
+
+
 def _untold(run_id: int) -> int:
     """Batches of a cancelled run that the API does not know to be cancelled yet."""
     with db.transaction() as tx:
         count: int = db.scalar(
             tx,
-            "SELECT count(*) FROM batches WHERE run_id = :run AND state IN ('planned', 'submitting', 'in_progress')",
+            "SELECT count(*) FROM batches WHERE run_id = :run AND state IN ('planned', 'submitting', 'in_progress') "
+            "AND proved",  # the others wait for their proof, for as long as the API works on them
             run=run_id,
         )
     return count

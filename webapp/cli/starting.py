@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from webapp import db
 from webapp.batches import runs
 from webapp.batches.importing import Sieve, import_records
+from webapp.batches.naming import new_token
 from webapp.cli.app import tell
 from webapp.errors import InputError
 from webapp.hooks import Task
@@ -39,7 +40,7 @@ class Wanted:
     key_field: str
     text_field: str
     rejected: Path | None
-    token: str = field(default_factory=runs.new_token)
+    token: str = field(default_factory=new_token)
 
     def records(self) -> Iterator[Record | Problem]:
         """The input from its beginning.

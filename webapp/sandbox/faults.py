@@ -34,11 +34,13 @@ STATUSES: dict[str, tuple[str, str]] = {
 }
 
 #: What any call can meet. ``…_after``: the call is carried out first, so a create is accepted.
+#: ``drop_early`` drops the connection before the body, ``drop_before`` once the whole of it was read.
 CALL_FAULTS = frozenset(STATUSES) | {
     "ok",
     "413",
     "credit",
     "spend_cap",
+    "drop_early",
     "drop_before",
     "drop_after",
     "timeout_after",

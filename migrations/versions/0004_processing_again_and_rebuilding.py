@@ -6,8 +6,8 @@ The old code is still running while this is applied: add before use, stop using 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0005"
-down_revision = "0002"
+revision = "0004"
+down_revision = "0003"
 branch_labels = None
 depends_on = None
 
