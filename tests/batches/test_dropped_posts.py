@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Any
 
 import pytest
 from support.audit import audit
 from support.desk import DeskDriver, documents
 from support.sandbox import Sandbox
 from support.unknown import settle, slow_stranger, stranger, unknown
+
+from webapp.batches import submission
 
 SHARDS = 10
 
@@ -67,6 +70,29 @@ def test_dropped_before_acceptance_on_the_first_create_of_each_of_ten_shards(
     broken = "SELECT outcome, armed_at IS NOT NULL, count(*) FROM submissions GROUP BY 1, 2 ORDER BY 1"
     assert desk.rows(broken) == [("created", True, SHARDS), ("not_created", False, SHARDS)]
     ten_batches_none_twice(desk, sandbox, run_id)
+
+
+def test_a_connection_that_breaks_on_the_very_last_bytes_has_created_nothing(
+    desk: DeskDriver, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Armed, and the bytes that were held back could not be written: no whole body has gone out."""
+    desk.change(unknown_grace=900)
+    run_id = desk.start(documents(4))
+    desk.perform("plan", run_id)
+    arm = submission._arm
+
+    def slowly(*arguments: Any) -> None:
+        monkeypatch.setattr(submission, "_arm", arm)
+        arm(*arguments)
+        time.sleep(0.5)  # the other end is known to have hung up by now
+
+    monkeypatch.setattr(submission, "_arm", slowly)
+    sandbox.configure(create_faults="drop_early")
+    desk.perform("submit", desk.scalar("SELECT id FROM batches"))
+    assert desk.rows("SELECT outcome, armed_at IS NOT NULL FROM submissions") == [("not_created", True)]
+    desk.work_until_over(run_id)
+    assert desk.summary(run_id).succeeded == 4
+    audit(desk, sandbox)
 
 
 def test_a_connection_that_breaks_off_again_and_again_is_not_tried_without_a_pause(

@@ -130,10 +130,10 @@ def forget_guess(tx: Connection, batch: Any) -> None:
 
 
 def first_break(batch_id: int) -> bool:
-    """Whether a POST that broke off before it was armed is the first one of its batch lately."""
-    broken = "SELECT count(*) FROM submissions WHERE batch_id = :id AND outcome = 'not_created' AND armed_at IS NULL "
+    """Whether a POST that broke off before its end is the first one of its batch lately that came to nothing."""
+    ended = "SELECT count(*) FROM submissions WHERE batch_id = :id AND outcome = 'not_created' "
     with db.transaction() as tx:
-        return bool(db.scalar(tx, broken + "AND ended_at > now() - interval '10 minutes'", id=batch_id) <= 1)
+        return bool(db.scalar(tx, ended + "AND ended_at > now() - interval '10 minutes'", id=batch_id) <= 1)
 
 
 def disprove(tx: Connection, batch_id: int, api_id: str, reason: str, *, for_good: bool = True) -> bool:

@@ -59,7 +59,8 @@ class NotArmed(BatchdeskError):
 class Sending:
     """One batch on its way out.
 
-    `armed` turns true when the last bytes may be sent: from then on the POST may have created a batch.
+    `armed` turns true when the last bytes may be sent: from then on the POST may have created a batch. `whole` does
+    when they have been: a connection that failed on them has carried no whole body, and created nothing.
     """
 
     batch_id: int
@@ -69,6 +70,7 @@ class Sending:
     total: int
     body_bytes: int
     armed: bool = False
+    whole: bool = False
 
 
 def submit(desk: Desk, lease: Lease) -> float | None:
@@ -241,6 +243,8 @@ def _body(sending: Sending, lease: Lease) -> Iterator[bytes]:
     yield b"".join(piece)
     _arm(sending, lease)
     yield encoding.TAIL
+    # Asked for more: the last bytes were written. Where writing them failed, nobody asks.
+    sending.whole = True
 
 
 def _arm(sending: Sending, lease: Lease) -> None:
@@ -274,7 +278,7 @@ def _arm(sending: Sending, lease: Lease) -> None:
 def _answered(desk: Desk, lease: Lease, sending: Sending, error: ApiError) -> float | None:
     """What a POST that did not simply succeed comes to."""
     with db.transaction() as tx:
-        unknown = sending.armed and not isinstance(error, ApiRefused)
+        unknown = sending.whole and not isinstance(error, ApiRefused)
         outcome = SubmissionOutcome.UNKNOWN if unknown else SubmissionOutcome.NOT_CREATED
         if not end_post(tx, sending.submission_id, outcome, str(error)):
             return None  # this worker was taken for dead, and another has settled it
