@@ -130,7 +130,7 @@ def test_deaths_for_another_reason_blame_nobody(
 
     run_id, batch_id = answered(desk, tmp_path, "ok", "ok", "ok")
     with monkeypatch.context() as patched:
-        patched.setattr(processing, "_process_chunk", die)
+        patched.setattr(processing, "_store", die)
         for _ in range(3):
             with pytest.raises(Killed):
                 desk.perform("process", batch_id)

@@ -29,7 +29,7 @@ from webapp.hooks import Image, Subject, Task, calls
 from webapp.records import jsontext
 from webapp.records.escapes import storable
 
-CHUNK_ROWS = 1000
+CHUNK_ROWS = 2000
 CHUNK_BYTES = 8_000_000
 MOST_STARTS = 5  # without any progress: the worker does not survive it, and no further one is sent after it
 

@@ -6,7 +6,7 @@ itself runs in a process of its own, with bounds: see `webapp.batches.bounded`.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,7 +15,11 @@ from sqlalchemy import Connection
 
 from webapp import db
 from webapp.batches import reprocessing
+<<<<<<< HEAD
 from webapp.batches.books import note
+=======
+from webapp.batches.ahead import ahead
+>>>>>>> process/process
 from webapp.batches.bounded import Broke, bounded
 from webapp.batches.completion import finish_if_over
 from webapp.batches.desk import Desk
@@ -29,7 +33,7 @@ from webapp.hooks import Message, Task, calls
 from webapp.records import jsontext
 from webapp.records.escapes import storable
 
-CHUNK_ROWS = 500
+CHUNK_ROWS = 2000
 CHUNK_BYTES = 8_000_000
 TURN_SECONDS = 20.0  # after so long the worker takes other work first, and comes back
 
@@ -104,23 +108,30 @@ def process(desk: Desk, lease: Lease) -> float | None:
 def _turn(lease: Lease, run_id: int, processor: Processor) -> bool:
     """Chunks until there are none, or the worker's turn is over (True: there may be more)."""
     end = time.monotonic() + TURN_SECONDS
+    for outputs in ahead(_chunks(lease.target_id, run_id, processor, end)):
+        _store(lease, run_id, processor, outputs)
+    return time.monotonic() >= end
+
+
+def _chunks(batch_id: int, run_id: int, processor: Processor, end: float) -> Iterator[list[Made]]:
+    """What the processor makes of one chunk of results after the other, until there are none or the turn ends."""
     after = 0
     while time.monotonic() < end:
         with db.transaction(by_key=True) as tx:
-            chunk = _next(tx, lease.target_id, run_id, after, processor.again)
+            chunk = _next(tx, batch_id, run_id, after, processor.again)
         if not chunk:
-            return False
-        after = _process_chunk(lease, run_id, processor, chunk, end)
-    return True
+            return
+        outputs: list[Made] = []
+        for row, answer in bounded(chunk, processor.answer):
+            outputs.append(processor.made(row, answer))
+            if time.monotonic() >= end:
+                break
+        yield outputs
+        after = outputs[-1].row.request_id
 
 
-def _process_chunk(lease: Lease, run_id: int, processor: Processor, chunk: Sequence[Any], end: float) -> int:
-    """Process and commit rows until the chunk or the turn ends; the id of the last request done."""
-    outputs: list[Made] = []
-    for row, answer in bounded(chunk, processor.answer):
-        outputs.append(processor.made(row, answer))
-        if time.monotonic() >= end:
-            break
+def _store(lease: Lease, run_id: int, processor: Processor, outputs: Sequence[Made]) -> None:
+    """Commit a chunk of outputs."""
     with db.transaction(by_key=True) as tx:
         lease.progress(tx)
         _write(tx, lease.target_id, outputs, processor)
@@ -128,7 +139,6 @@ def _process_chunk(lease: Lease, run_id: int, processor: Processor, chunk: Seque
         if again:
             words = f"{again:,} answers were processed again, with version {processor.task.version} of the task."
             note(tx, run_id=run_id, batch_id=lease.target_id, actor="process", reason=words)
-    return int(outputs[-1].row.request_id)
 
 
 def _write(tx: Connection, batch_id: int, outputs: Sequence[Made], processor: Processor) -> None:
@@ -166,20 +176,25 @@ def _next(tx: Connection, batch_id: int, run_id: int, after: int, again: int | N
     wanted = "o.request_id IS NULL" if again is None else f"(o.request_id IS NULL OR {ASKED_AGAIN})"
     return db.rows(
         tx,
+        # OFFSET 0 keeps the planner from turning the joins round: it may take a table that has just been filled for
+        # empty, and would read all of it for each row.
         f"""
         WITH waiting AS (
             SELECT r.id, r.item_id, r.attempt, r.was, row_number() OVER w AS nth,
                    sum(res.size) OVER w - res.size AS before
             FROM (SELECT r.id, r.item_id, r.attempt, o.state AS was FROM requests r
-                  LEFT JOIN outputs o ON o.request_id = r.id
+                  LEFT JOIN LATERAL (SELECT * FROM outputs WHERE request_id = r.id OFFSET 0) AS o ON true
                   WHERE r.batch_id = :batch AND r.id > :after AND r.state = 'succeeded' AND {wanted}
                   ORDER BY r.id LIMIT :limit) AS r
-            JOIN results res ON res.request_id = r.id WINDOW w AS (ORDER BY r.id)
+            CROSS JOIN LATERAL (SELECT size FROM results WHERE request_id = r.id OFFSET 0) AS res
+            WINDOW w AS (ORDER BY r.id)
         )
-        SELECT w.id AS request_id, w.item_id, w.attempt, w.was, res.line::text AS line, s.kind, s.key,
-               s.data::text AS data, encode(s.image, 'hex') AS image, b.media_type, b.width, b.height, b.size
-        FROM waiting w JOIN results res ON res.request_id = w.id JOIN items i ON i.id = w.item_id
-        JOIN subjects s ON s.id = i.subject_id LEFT JOIN blobs b ON b.sha256 = s.image
+        SELECT w.id AS request_id, w.item_id, w.attempt, w.was, row.* FROM waiting w CROSS JOIN LATERAL (
+            SELECT res.line::text AS line, s.kind, s.key, s.data::text AS data, encode(s.image, 'hex') AS image,
+                   b.media_type, b.width, b.height, b.size
+            FROM results res, items i JOIN subjects s ON s.id = i.subject_id LEFT JOIN blobs b ON b.sha256 = s.image
+            WHERE res.request_id = w.id AND i.id = w.item_id OFFSET 0
+        ) AS row
         WHERE w.nth = 1 OR w.before < :bytes ORDER BY w.id
         """,  # noqa: S608 - ASKED_AGAIN is a constant
         batch=batch_id,
