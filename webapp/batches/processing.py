@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from sqlalchemy import Connection
 
 from webapp import db
+from webapp.batches import leaving
 from webapp.batches.completion import finish_if_over
 from webapp.batches.desk import Desk
 from webapp.batches.planning import subject_payload
@@ -88,6 +89,7 @@ def _turn(lease: Lease, processor: Processor) -> bool:
         if not chunk:
             return False
         after = _process_chunk(lease, processor, chunk, end)
+        leaving.look()
     return True
 
 
@@ -96,7 +98,7 @@ def _process_chunk(lease: Lease, processor: Processor, chunk: Sequence[Any], end
     outputs: list[tuple[Any, OutputState, str | None, str | None]] = []
     for row in chunk:
         outputs.append((row, *processor.output(row)))
-        if time.monotonic() >= end:
+        if time.monotonic() >= end or leaving.asked():
             break
     with db.transaction(by_key=True) as tx:
         lease.progress(tx)

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from webapp import db
+from webapp.batches import leaving
 from webapp.batches.accounts import find_account
 from webapp.batches.desk import Desk
 from webapp.batches.models import SubmissionOutcome
@@ -92,6 +93,7 @@ def _candidates(gateway: Gateway, post: Any) -> tuple[list[ApiBatch], bool]:
         complete = page.complete or any(batch.created_at < since for batch in page.batches)
         if complete:
             break
+        leaving.look()
     with db.transaction() as tx:
         known = {
             api_id

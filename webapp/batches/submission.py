@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from webapp import db
-from webapp.batches import encoding, settling
+from webapp.batches import encoding, leaving, settling
 from webapp.batches.accounts import find_account, throttle, throttled_for
 from webapp.batches.ahead import ahead
 from webapp.batches.completion import batch_over, pause_run
@@ -43,6 +43,7 @@ from webapp.errors import (
     ApiThrottled,
     ApiTooLarge,
     BatchdeskError,
+    Leaving,
 )
 from webapp.gateway import ApiBatch
 from webapp.records.escapes import storable
@@ -138,10 +139,12 @@ def _send(desk: Desk, lease: Lease, batch: Any) -> float | None:
         created = desk.gateway.create(_body(sending, lease), batch.body_bytes)
     except ApiError as error:
         return _answered(desk, lease, sending, error)
-    except NotArmed:
+    except (NotArmed, Leaving) as error:
         with db.transaction() as tx:
-            if end_post(tx, sending.submission_id, SubmissionOutcome.NOT_CREATED, "Held back: the run was stopped."):
+            if end_post(tx, sending.submission_id, SubmissionOutcome.NOT_CREATED, f"Held back: {error}"):
                 move_batch(tx, sending.batch_id, BatchState.PLANNED, actor="submit")
+        if isinstance(error, Leaving):
+            raise
         return 0.0
     _record(desk, sending, created)
     return None
@@ -255,6 +258,7 @@ def _arm(sending: Sending, lease: Lease) -> None:
             raise NotArmed("The submission was given up before its last bytes were sent.")
         # Before the commit: if the commit's answer is lost, it may have happened.
         sending.armed = True
+        leaving.must_finish()
 
 
 def _lines(sending: Sending) -> Iterator[bytes]:
@@ -273,6 +277,7 @@ def _lines(sending: Sending) -> Iterator[bytes]:
 def _pages(batch_id: int) -> Iterator[list[Any]]:
     after = 0
     while True:
+        leaving.look()
         with db.transaction(by_key=True) as tx:
             page = _page(tx, batch_id, after)
         if not page:
