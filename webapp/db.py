@@ -124,11 +124,16 @@ def copy_rows(tx: Connection, table: str, columns: Sequence[str], records: Itera
     Text format with psycopg's own escaping: the values are str, int, bool, None, Decimal, bytes, datetime.
     """
     cursor = tx.connection.driver_connection.cursor()  # type: ignore[union-attr]
+    statement = f"COPY {table} ({', '.join(columns)}) FROM STDIN"
     count = 0
-    with cursor, cursor.copy(f"COPY {table} ({', '.join(columns)}) FROM STDIN") as copy:
-        for record in records:
-            copy.write_row(record)
-            count += 1
+    driver = tx.dialect.loaded_dbapi
+    try:
+        with cursor, cursor.copy(statement) as copy:
+            for record in records:
+                copy.write_row(record)
+                count += 1
+    except driver.Error as error:  # as SQLAlchemy does with those of its own statements
+        raise DBAPIError.instance(statement, None, error, driver.Error, dialect=tx.dialect) from error
     return count
 
 
