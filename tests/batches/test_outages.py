@@ -12,20 +12,13 @@ from redis import Redis
 from support.audit import audit
 from support.desk import DeskDriver, documents, make_settings
 from support.sandbox import SandboxProcess
+from support.services import FULL
 
 from webapp import create_app, db, jobs
 from webapp.batches import leaving, outages
 from webapp.batches.steps import StepName
 from webapp.errors import Leaving
 from webapp.local import Services
-
-# What PostgreSQL says when a file cannot grow, said by itself, at a row in the middle of a chunk.
-FULL = """
-    CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-        RAISE EXCEPTION 'could not extend file "base/1/2": No space left on device'
-            USING ERRCODE = 'disk_full', HINT = 'Check free disk space.';
-    END $$
-"""
 
 
 def down(desk: DeskDriver) -> dict[str, str]:
