@@ -136,11 +136,11 @@ class Outage:
         self.since = now if self.since is None else self.since
         if now - self._told > TELL_SECONDS:
             self._told = now
-            log.warning("%s is away; work waits until it is back. %s", self.what, words)
+            log.warning("%s cannot be used; work waits until it can. %s", self.what, words)
 
     def back(self) -> None:
         if self.since is not None:
-            log.warning("%s is back after %.0f seconds.", self.what, time.monotonic() - self.since)
+            log.warning("%s can be used again after %.0f seconds.", self.what, time.monotonic() - self.since)
             self.since, self._told = None, 0.0
 
 
@@ -169,7 +169,8 @@ def nudge() -> int:
     except RedisError as error:
         queue_away.away(str(error))
         return 0
-    queue_away.back()
+    if queue_away.since is not None and (ready or queue_trouble() is None):
+        queue_away.back()
     return len(ready)
 
 

@@ -195,9 +195,9 @@ def test_an_outage_is_a_line_in_the_log_and_not_one_a_second(caplog: pytest.LogC
     outage.back()
     outage.away("Connection refused.")
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == [
-        "The queue is away; work waits until it is back. Connection refused.",
-        "The queue is back after 0 seconds.",
-        "The queue is away; work waits until it is back. Connection refused.",
+        "The queue cannot be used; work waits until it can. Connection refused.",
+        "The queue can be used again after 0 seconds.",
+        "The queue cannot be used; work waits until it can. Connection refused.",
     ]
 
 
