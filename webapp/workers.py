@@ -18,9 +18,9 @@ from flask import current_app
 from redis import Redis
 from redis.exceptions import RedisError
 from rq import Queue, Worker
+from rq.exceptions import StopRequested
 from rq.serializers import JSONSerializer
 from rq.timeouts import JobTimeoutException, UnixSignalDeathPenalty
-from rq.worker.base import StopRequested
 from sqlalchemy.exc import SQLAlchemyError
 
 from webapp import db
