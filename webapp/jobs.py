@@ -239,14 +239,15 @@ def _failed(desk: Desk, lease: Lease, error: Exception) -> None:
         try:
             with db.transaction() as tx:
                 steps.fail(tx, lease, words.replace("\0", "\\u0000"))
-                outages.note(tx, lease.step, heard, error)
-            return
+            break
         except SQLAlchemyError:
             # Told as soon as the database is back, the step goes on at once rather than when its lease has lapsed.
             if leaving.asked() or time.monotonic() > end:
                 log.warning("%s %s: the database is away; its lease will lapse.", lease.step, lease.target_id)
                 return
         time.sleep(RETRY_SECONDS)
+    with suppress(SQLAlchemyError), db.transaction() as tx:
+        outages.note(tx, lease.step, heard, error)
 
 
 @contextmanager

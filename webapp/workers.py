@@ -33,6 +33,24 @@ TICK = 1.0
 HEARTBEAT_SECONDS = 10.0
 
 
+class Heart:
+    """Says every ten seconds that this process lives."""
+
+    def __init__(self, role: str) -> None:
+        self.role = role
+        self.name = f"{role} {socket.gethostname()} {os.getpid()}"
+        self._last: float | None = None
+
+    def beat(self) -> None:
+        now = time.monotonic()
+        if self._last is None or now - self._last > HEARTBEAT_SECONDS:
+            self._last = now
+            beat(self.name, self.role)
+
+    def stop(self) -> None:
+        forget(self.name)
+
+
 class HardTimeout(UnixSignalDeathPenalty):
     """Ends the process of a job that takes too long, rather than raise in the middle of whatever it does:
     a plugin could swallow the exception, or be blamed for a record that was not at fault.
@@ -53,8 +71,8 @@ class DeskWorker(Worker):
     """
 
     death_penalty_class = HardTimeout
+    heart: Heart
     lost: RedisError | None = None
-    _last_beat = 0.0
 
     def setup_work_horse_signals(self) -> None:
         super().setup_work_horse_signals()
@@ -85,9 +103,7 @@ class DeskWorker(Worker):
         self.pubsub_thread = None
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
-        if time.monotonic() - self._last_beat > HEARTBEAT_SECONDS:
-            self._last_beat = time.monotonic()
-            beat(f"worker {self.name}", "worker")
+        self.heart.beat()
         with self._losing():
             super().heartbeat(timeout, pipeline)
 
@@ -124,7 +140,6 @@ class DeskWorker(Worker):
             raise StopRequested from None
 
     def register_death(self) -> None:
-        forget(f"worker {self.name}")
         if self.lost is None:
             with suppress(RedisError):
                 super().register_death()
@@ -142,20 +157,25 @@ def _die_with_parent() -> None:
 def work(connection: Redis) -> None:
     """Be a worker until SIGTERM: one queue, no RQ scheduler, JSON jobs. A queue that is away is waited for."""
     _ = current_app.extensions["batchdesk"].gateway  # loaded once here, not in every forked job
-    while not leaving.asked():
-        words = queue_trouble()
-        if words is None:
-            queue_away.back()
-            if not _work(connection):
-                return
-        else:
-            queue_away.away(words)
-        for number in (signal.SIGTERM, signal.SIGINT):  # RQ's handlers belong to a worker that is gone
-            signal.signal(number, lambda *_: leaving.ask())
-        time.sleep(TICK)
+    heart = Heart("worker")
+    try:
+        while not leaving.asked():
+            heart.beat()
+            words = queue_trouble()
+            if words is None:
+                queue_away.back()
+                if not _work(connection, heart):
+                    return
+            else:
+                queue_away.away(words)
+            for number in (signal.SIGTERM, signal.SIGINT):  # RQ's handlers belong to a worker that is gone
+                signal.signal(number, lambda *_: leaving.ask())
+            time.sleep(TICK)
+    finally:
+        heart.stop()
 
 
-def _work(connection: Redis) -> bool:
+def _work(connection: Redis, heart: Heart) -> bool:
     """Work as long as the queue is there; False: something else has ended it."""
     worker = DeskWorker(
         [Queue(QUEUE, connection=connection, serializer=JSONSerializer)],
@@ -167,6 +187,7 @@ def _work(connection: Redis) -> bool:
         log_job_description=False,
     )
     worker.log_result_lifespan = False
+    worker.heart = heart
     try:
         worker.work(logging_level="WARNING")
     except RedisError as error:
@@ -181,16 +202,13 @@ def clock() -> None:
     over = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: over.set())
-    name = f"clock {socket.gethostname()} {os.getpid()}"
-    last_beat = 0.0
+    heart = Heart("clock")
     while not over.is_set():
-        if time.monotonic() - last_beat > HEARTBEAT_SECONDS:
-            last_beat = time.monotonic()
-            beat(name, "clock")
+        heart.beat()
         try:
             nudge()
             database_away.back()
         except SQLAlchemyError as error:
             database_away.away(db.trouble(error) or str(error))
         over.wait(TICK)
-    forget(name)
+    heart.stop()

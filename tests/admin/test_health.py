@@ -56,7 +56,7 @@ def test_an_api_that_fails_twice_in_a_row_is_told(
 
 
 def test_a_disk_that_is_full_is_told(visitor: Visitor, viewer: Visitor, desk: DeskDriver) -> None:
-    desk.execute("INSERT INTO outages (part, words) VALUES ('disk', 'could not extend file: No space left on device')")
+    desk.execute("UPDATE outages SET words = 'No space left on device', times = 1, seen_at = now() WHERE part = 'disk'")
 
     assert "disk" in degraded(visitor)
     page = viewer.get("/")

@@ -47,7 +47,7 @@ def test_an_api_that_workers_do_not_reach_is_told(line: CommandLine, desk: DeskD
 
 
 def test_a_disk_without_room_is_told_with_the_remedy(line: CommandLine, desk: DeskDriver) -> None:
-    desk.execute("INSERT INTO outages (part, words) VALUES ('disk', 'No space left on device')")
+    desk.execute("UPDATE outages SET words = 'No space left on device', times = 1, seen_at = now() WHERE part = 'disk'")
     done = line("doctor")
     assert done.status == 1
     assert "BAD  The database's disk is full, since" in done.out and "Make room where PostgreSQL keeps" in done.out

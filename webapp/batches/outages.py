@@ -1,4 +1,5 @@
-"""What the steps have found to be down: the API, or room on the database's disk. One row for each, gone with it.
+"""What the steps have found to be down: the API, or room on the database's disk. One row for each, there for good:
+where there is no room left, a row can still be changed in its place, but not be added.
 The workers note it after a step; health, doctor and the home page tell it, without asking anybody else.
 """
 
@@ -29,15 +30,15 @@ WRITERS = (StepName.PLAN, StepName.INGEST, StepName.PROCESS, StepName.RESUBMIT)
 
 
 class Outage(Base):
-    """A part that is down: what was met last, since when, and how often in a row."""
+    """A part: what was met last, since when, and how often in a row; it is down when that is not 0."""
 
     __tablename__ = "outages"
 
     part: Mapped[str] = mapped_column(primary_key=True)
-    words: Mapped[str]
+    words: Mapped[str] = mapped_column(server_default="")
     since: Mapped[datetime] = moment(now=True)
     seen_at: Mapped[datetime] = moment(now=True)
-    times: Mapped[int] = mapped_column(Integer, server_default="1")
+    times: Mapped[int] = mapped_column(Integer, server_default="0")
 
 
 class Part(StrEnum):
@@ -66,7 +67,8 @@ def told(tx: Connection) -> Sequence[Any]:
     return db.rows(
         tx,
         "SELECT part, words, since, seen_at, times FROM outages "  # noqa: S608 - a constant
-        f"WHERE seen_at > now() - interval '{FRESH}' AND (times >= :many OR part <> 'API') ORDER BY since",
+        f"WHERE seen_at > now() - interval '{FRESH}' AND times >= CASE part WHEN 'API' THEN :many ELSE 1 END "
+        "ORDER BY since",
         many=TOLD_AFTER,
     )
 
@@ -75,12 +77,12 @@ def _down(tx: Connection, part: Part, error: Exception) -> None:
     words = str(error) if isinstance(error, BatchdeskError) else str(getattr(error, "orig", error)).splitlines()[0]
     db.run(
         tx,
-        "INSERT INTO outages (part, words) VALUES (:part, :words) ON CONFLICT (part) DO UPDATE "
-        "SET words = excluded.words, times = outages.times + 1, seen_at = now()",
+        "UPDATE outages SET words = :words, times = times + 1, seen_at = now(), "
+        "since = CASE times WHEN 0 THEN now() ELSE since END WHERE part = :part",
         part=part.value,
         words=storable(words),
     )
 
 
 def _up(tx: Connection, part: Part) -> None:
-    db.run(tx, "DELETE FROM outages WHERE part = :part", part=part.value)
+    db.run(tx, "UPDATE outages SET times = 0 WHERE part = :part AND times > 0", part=part.value)
