@@ -1,5 +1,5 @@
 """The worker processes: `python worker.py work` runs steps, `python worker.py clock` nudges what is due.
-Roles only; what they do is in `webapp.jobs`.
+Roles only; what they do is in `webapp.workers`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ import sys
 
 from webapp import create_app
 from webapp.errors import BatchdeskError
-from webapp.jobs import clock, connect, work
+from webapp.jobs import connect
+from webapp.workers import clock, work
 
 
 def main(arguments: list[str]) -> int:

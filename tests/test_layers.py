@@ -15,7 +15,7 @@ SOURCES = sorted([*(ROOT / "webapp").rglob("*.py"), *(ROOT / "plugins").glob("*.
 KEPT = {
     "anthropic": ("webapp/gateway.py",),
     "httpx2": ("webapp/gateway.py", "webapp/settings.py"),  # settings ask each driver whether it can read its URL
-    "rq": ("webapp/jobs.py", "worker.py"),
+    "rq": ("webapp/jobs.py", "webapp/workers.py"),
     "pluggy": ("webapp/hooks/",),
     "flask_admin": ("webapp/admin/",),
     "flask_security": ("webapp/admin/", "webapp/cli/"),
@@ -33,7 +33,7 @@ FLOORS: list[set[str]] = [
     {"webapp", "worker"},
     {"webapp.cli", "webapp.api"},
     {"webapp.admin"},
-    {"webapp.jobs"},
+    {"webapp.jobs", "webapp.workers"},
     {"webapp.services"},
     {"webapp.batches", "webapp.money"},
     {"webapp.gateway", "webapp.hooks", "webapp.records"},

@@ -15,6 +15,8 @@ from typing import Any
 
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import BigInteger, Connection, DateTime, LargeBinary, MetaData, Numeric, Text, text
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import DeclarativeBase, registry
 
 NAMING = {
@@ -122,12 +124,44 @@ def copy_rows(tx: Connection, table: str, columns: Sequence[str], records: Itera
     Text format with psycopg's own escaping: the values are str, int, bool, None, Decimal, bytes, datetime.
     """
     cursor = tx.connection.driver_connection.cursor()  # type: ignore[union-attr]
+    statement = f"COPY {table} ({', '.join(columns)}) FROM STDIN"
     count = 0
-    with cursor, cursor.copy(f"COPY {table} ({', '.join(columns)}) FROM STDIN") as copy:
-        for record in records:
-            copy.write_row(record)
-            count += 1
+    driver = tx.dialect.loaded_dbapi
+    try:
+        with cursor, cursor.copy(statement) as copy:
+            for record in records:
+                copy.write_row(record)
+                count += 1
+    except driver.Error as error:  # as SQLAlchemy does with those of its own statements
+        raise DBAPIError.instance(statement, None, error, driver.Error, dialect=tx.dialect) from error
     return count
+
+
+DISK_FULL = "53100"
+# SQLSTATEs of a server that cannot be talked to just now: connections, too many of them, starting up and shutting down.
+AWAY = ("08", "53300", "57P")
+
+
+def trouble(error: SQLAlchemyError) -> str | None:
+    """What is the matter with the database, in a sentence for people; None when the statement is at fault."""
+    if isinstance(error, PoolTimeout):
+        return "The database does not answer in time: all connections are in use."
+    if not isinstance(error, DBAPIError) or error.orig is None:
+        return None
+    words = str(error.orig).strip().splitlines() or [type(error.orig).__name__]
+    if disk_full(error):
+        return f"The database's disk is full: {words[0]}"
+    state = getattr(error.orig, "sqlstate", None)
+    # Without a SQLSTATE no server has spoken: the connection could not be made, or broke.
+    lost = error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
+    if state.startswith(AWAY) if state else lost:
+        return f"The database does not answer: {words[0]}"
+    return None
+
+
+def disk_full(error: Exception) -> bool:
+    """Whether the database has no room left to write in."""
+    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) == DISK_FULL
 
 
 def array(values: Iterable[int | str | None]) -> str:

@@ -9,6 +9,7 @@
     ├── NotFound               no such run, batch, request, task
     ├── Refused                the thing exists, but what was asked is not possible in its state
     ├── Fenced                 another worker has taken this step over: stop writing
+    ├── Leaving                this worker is to end: stop between two chunks
     ├── PluginError            a plugin broke the contract; names it
     ├── InvalidOutput          raised by a task's `process`: the answer is no use
     └── ApiError               the Message Batches API, or the way to it
@@ -58,6 +59,10 @@ class Refused(BatchdeskError):
 
 class Fenced(BatchdeskError):
     """The step's epoch has moved on: another worker holds it now, so this one must not write."""
+
+
+class Leaving(BatchdeskError):
+    """This worker was asked to end, so the step stops where it can be taken up by another."""
 
 
 class PluginError(BatchdeskError):

@@ -1,9 +1,8 @@
 """The only importer of `anthropic`: six verbs of the Message Batches API, one place that maps its errors.
 The steps call it, never inside a transaction; it knows no table.
 
-The SDK's own retries are off for every verb: `create` would POST three times and pay three times, and
-the others are repeated by their steps, which see more than one call. The SDK is imported where it is used: loading it
-takes longer than most pages and commands, which never call the API.
+The SDK's own retries are off: `create` would POST three times and pay three times, and the other verbs are repeated by
+their steps. The SDK is imported where it is used: loading it takes longer than most pages and commands.
 """
 
 from __future__ import annotations
@@ -103,6 +102,14 @@ class Page:
     complete: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What the last call came to: an answer (a refusal is one too), or the trouble it met; neither: none was made."""
+
+    answered: bool = False
+    trouble: ApiUnclear | None = None
+
+
 class Gateway:
     """One account's way to the API. Holds no open connection until its first call."""
 
@@ -120,11 +127,25 @@ class Gateway:
             timeout=httpx2.Timeout(API_REQUEST_TIMEOUT, connect=10.0),
             http_client=_client(base_url),
         )
+        self.heard = Heard()
         self._name = name or without_credentials(str(self._client.base_url)).rstrip("/")
+
+    @contextmanager
+    def _call(self) -> Iterator[None]:
+        try:
+            with _mapped():
+                yield
+        except ApiUnclear as error:
+            self.heard = Heard(trouble=error)
+            raise
+        except ApiRefused:
+            self.heard = Heard(answered=True)
+            raise
+        self.heard = Heard(answered=True)
 
     def identify(self) -> Identity:
         """Ask the API who we are (one list call of one batch); also proves that the key works."""
-        with _mapped():
+        with self._call():
             answer = self._client.messages.batches.with_raw_response.list(limit=1)
         return Identity(
             base_url=self._name,
@@ -143,9 +164,9 @@ class Gateway:
         """
         from anthropic.types.messages import MessageBatch
 
-        watched = _Watched(body)
+        watched, before = _Watched(body), self.heard
         try:
-            with _mapped():
+            with self._call():
                 answer: Any = self._client.post(
                     BATCHES,
                     cast_to=MessageBatch,
@@ -160,6 +181,7 @@ class Gateway:
             return _batch(answer)
         except ApiError:
             if watched.error is not None:
+                self.heard = before  # the API had no part in it
                 raise watched.error from None
             raise
 
@@ -168,7 +190,7 @@ class Gateway:
 
         :raises ApiNotFound: not known to this key.
         """
-        with _mapped():
+        with self._call():
             return _batch(self._client.messages.batches.retrieve(api_id))
 
     def pages(self) -> Iterator[Page]:
@@ -177,7 +199,7 @@ class Gateway:
 
         after: Any = omit
         while True:
-            with _mapped():
+            with self._call():
                 page = self._client.messages.batches.list(limit=PAGE, after_id=after)
                 batches = tuple(_batch(one) for one in page.data)
                 complete = page.has_more is False
@@ -188,7 +210,7 @@ class Gateway:
 
     def cancel(self, api_id: str) -> ApiBatch:
         """Ask the API to cancel; a batch that ended in between answers with 400 or 409 (`ApiError`)."""
-        with _mapped():
+        with self._call():
             return _batch(self._client.messages.batches.cancel(api_id))
 
     @contextmanager
@@ -199,12 +221,26 @@ class Gateway:
         The last line may be cut when the stream was: iterating then raises `ApiUnclear` after it.
         """
         url = self._own_origin(batch.results_url or f"{BATCHES}/{batch.id}/results")
-        with _mapped():
+        with self._call():
             answer: Any = self._client.get(url, cast_to=object, options={"headers": dict(RAW_STREAM)})
         try:
-            yield _lines(answer.iter_bytes(READ_CHUNK))
+            yield self._lines(answer.iter_bytes(READ_CHUNK))
         finally:
             answer.close()
+
+    def _lines(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        """Split on newlines only: `iter_lines` would also split on U+2028 within a string."""
+        rest: list[bytes] = []
+        with self._call():
+            for piece in pieces:
+                first, *others = piece.split(b"\n")
+                rest.append(first)
+                if others:
+                    yield b"".join(rest)
+                    yield from others[:-1]
+                    rest = [others[-1]]
+        if any(rest):
+            yield b"".join(rest)
 
     def _own_origin(self, url: str) -> str:
         base = urlsplit(str(self._client.base_url))
@@ -242,21 +278,6 @@ class _Watched:
         except Exception as error:
             self.error = error
             raise
-
-
-def _lines(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Split on newlines only: `iter_lines` would also split on U+2028 within a string."""
-    rest: list[bytes] = []
-    with _mapped():
-        for piece in pieces:
-            first, *others = piece.split(b"\n")
-            rest.append(first)
-            if others:
-                yield b"".join(rest)
-                yield from others[:-1]
-                rest = [others[-1]]
-    if any(rest):
-        yield b"".join(rest)
 
 
 def _batch(answer: Any) -> ApiBatch:

@@ -1,16 +1,15 @@
-"""Where the web side meets the workers: `ask_…` writes a wish and nudges, `perform` runs a step, `clock` nudges.
-With `worker.py`, the only importer of `rq`. A job carries a step and an id and nothing else: the row is the truth.
+"""Where the web side meets the workers: `ask_…` writes a wish, `nudge` enqueues what is due, `perform` runs a step.
+The processes that do so are in `workers`. A job carries a step and an id and nothing else: the row is the truth.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import signal
-import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from flask import current_app
@@ -18,15 +17,16 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
-from rq import Queue, Worker
+from rq import Queue
 from rq.serializers import JSONSerializer
-from rq.timeouts import JobTimeoutException, UnixSignalDeathPenalty
 from sqlalchemy.exc import SQLAlchemyError
 
 from webapp import db
 from webapp.batches import (
     holding,
     ingestion,
+    leaving,
+    outages,
     planning,
     polling,
     processing,
@@ -43,7 +43,8 @@ from webapp.batches.rebuilding import Child
 from webapp.batches.reprocessing import Which
 from webapp.batches.states import FailureClass
 from webapp.batches.steps import Lease, StepName
-from webapp.errors import BatchdeskError, Fenced
+from webapp.errors import ApiUnclear, BatchdeskError, Fenced, Leaving
+from webapp.gateway import Heard
 from webapp.settings import Settings
 
 log = logging.getLogger("batchdesk")
@@ -52,9 +53,12 @@ QUEUE = "batchdesk"
 MOST_QUEUED = 200  # the clock stops nudging when so many jobs wait: more would only be dropped or run for nothing
 NUDGES = 50  # per look
 JOB_TTL = 60  # seconds after which a nudge that no worker took is dropped: the clock nudges again
-TICK = 1.0
-HEARTBEAT_SECONDS = 10.0
-FORGET_PROCESSES = "1 day"
+RETRY_SECONDS = 0.5
+AWAY_SECONDS = 1.0  # before a worker takes its next job, when the database is away
+LOOK_SECONDS = 0.25
+TELL_SECONDS = 60.0
+LEAVE_SECONDS = 5.0  # after SIGTERM, for the step to come to a point where it can stop
+ENDED = 70  # status of a job's process that has ended itself
 
 # Seconds after which a job's process is ended: `process` runs code of plugins, the others wait for the API.
 TIMEOUTS = dict.fromkeys(StepName, 3600) | {StepName.PROCESS: 120}
@@ -214,6 +218,30 @@ def queue() -> Queue:
     return Queue(QUEUE, connection=current_app.extensions["batchdesk.redis"], serializer=JSONSerializer)
 
 
+class Outage:
+    """Tells the log when something goes away and when it is back: a line a minute, however often that is found."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.since: float | None = None
+        self._told = 0.0
+
+    def away(self, words: str) -> None:
+        now = time.monotonic()
+        self.since = now if self.since is None else self.since
+        if now - self._told > TELL_SECONDS:
+            self._told = now
+            log.warning("%s cannot be used; work waits until it can. %s", self.what, words)
+
+    def back(self) -> None:
+        if self.since is not None:
+            log.warning("%s can be used again after %.0f seconds.", self.what, time.monotonic() - self.since)
+            self.since, self._told = None, 0.0
+
+
+queue_away = Outage("The queue")
+
+
 def nudge() -> int:
     """Put what is due into the queue; how many jobs. Redis being away costs seconds: the clock asks again."""
     try:
@@ -232,10 +260,21 @@ def nudge() -> int:
                 result_ttl=0,
                 failure_ttl=JOB_TTL,
             )
-        return len(ready)
     except RedisError as error:
-        log.warning("The queue is away (%s); what is due waits for the clock.", error)
+        queue_away.away(str(error))
         return 0
+    if queue_away.since is not None and (ready or queue_trouble() is None):
+        queue_away.back()
+    return len(ready)
+
+
+def queue_trouble() -> str | None:
+    """Why the queue takes nothing just now, in words: it is away, or full, or only to be read; None: it does."""
+    try:
+        current_app.extensions["batchdesk.redis"].set("batchdesk:room", 1, ex=JOB_TTL)
+    except RedisError as error:
+        return str(error)
+    return None
 
 
 # -- the worker side ---------------------------------------------------------------------------------------------
@@ -243,135 +282,102 @@ def nudge() -> int:
 
 def perform(step: str, target_id: int) -> None:
     """Run a step of a row, if it is due and nobody else is at it. The body of every job."""
+    try:
+        if not leaving.asked():
+            _perform(StepName(step), target_id)
+        nudge()
+    except SQLAlchemyError as error:
+        words = db.trouble(error)
+        if words is None:
+            raise
+        log.warning("%s %s: %s", step, target_id, words)
+        time.sleep(AWAY_SECONDS)
+
+
+def _perform(step: StepName, target_id: int) -> None:
     with db.transaction() as tx:
-        lease = steps.take(tx, StepName(step), target_id)
+        lease = steps.take(tx, step, target_id)
     if lease is None:
         return
+    desk: Desk = current_app.extensions["batchdesk"]
     try:
-        with lease.kept():
-            again = RUN[lease.step](current_app.extensions["batchdesk"], lease)
+        with lease.kept(), _ended_if_asked(lease):
+            again = RUN[step](desk, lease)
         with db.transaction() as tx:
             steps.give_back(tx, lease, again_after=again)
+            outages.note(tx, step, desk.take_heard())
+    except Leaving:
+        with db.transaction() as tx:
+            steps.put_down(tx, lease)
     except Fenced as error:
         log.warning("%s", error)
     except Exception as error:  # noqa: BLE001 - whatever it was, the step is told and tried again
-        _failed(lease, error)
-    nudge()
+        _failed(desk, lease, error)
 
 
-def _failed(lease: Lease, error: Exception) -> None:
+def _failed(desk: Desk, lease: Lease, error: Exception) -> None:
     """An expected failure (API, database away) is a sentence; an unexpected one also leaves its traceback."""
-    if isinstance(error, BatchdeskError):
-        words = str(error)
+    words = str(error) if isinstance(error, BatchdeskError) else None
+    if isinstance(error, SQLAlchemyError):
+        words = db.trouble(error)
+    if words is not None:
         log.warning("%s %s: %s", lease.step, lease.target_id, words)
     else:
         words = f"{type(error).__name__}: {error}"
         log.exception("%s %s broke", lease.step, lease.target_id)
-    try:
-        with db.transaction() as tx:
-            steps.fail(tx, lease, words.replace("\0", "\\u0000"))
-    except SQLAlchemyError:
-        log.warning("%s %s: the database is away; its lease will lapse.", lease.step, lease.target_id)
-
-
-class HardTimeout(UnixSignalDeathPenalty):
-    """Ends the process of a job that takes too long, rather than raise in the middle of whatever it does:
-    a plugin could swallow the exception, or be blamed for a record that was not at fault.
-    """
-
-    def handle_death_penalty(self, signum: int, frame: Any) -> None:
-        if self._exception is JobTimeoutException:
-            log.error("The job took more than %s seconds: its process ends.", self._timeout)
-            os._exit(70)
-        super().handle_death_penalty(signum, frame)
-
-
-class DeskWorker(Worker):
-    """A worker whose jobs run in a forked process each, with database connections of their own."""
-
-    death_penalty_class = HardTimeout
-    _last_beat = 0.0
-
-    def setup_work_horse_signals(self) -> None:
-        super().setup_work_horse_signals()
-        db.db.engine.dispose(close=False)
-        _die_with_parent()
-
-    def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
-        super().heartbeat(timeout, pipeline)
-        if time.monotonic() - self._last_beat > HEARTBEAT_SECONDS:
-            self._last_beat = time.monotonic()
-            beat(f"worker {self.name}", "worker")
-
-    def register_death(self) -> None:
-        forget(f"worker {self.name}")
-        super().register_death()
-
-
-def _die_with_parent() -> None:
-    """On Linux, end the job's process when its worker is killed: an orphan would only be fenced later."""
-    import ctypes
-    import sys
-
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-
-
-def work(connection: Redis) -> None:
-    """Be a worker until SIGTERM: one queue, no RQ scheduler, JSON jobs."""
-    worker = DeskWorker(
-        [Queue(QUEUE, connection=connection, serializer=JSONSerializer)],
-        connection=connection,
-        serializer=JSONSerializer,
-        worker_ttl=30,
-        maintenance_interval=30,
-        job_monitoring_interval=5,
-        log_job_description=False,
-    )
-    worker.log_result_lifespan = False
-    _ = current_app.extensions["batchdesk"].gateway  # loaded once here, not in every forked job
-    worker.work(logging_level="WARNING")
-
-
-def clock() -> None:
-    """Nudge what is due, each second, until SIGTERM or SIGINT. Several clocks do no harm."""
-    over = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: over.set())
-    name = f"clock {socket.gethostname()} {os.getpid()}"
-    last_beat = 0.0
-    while not over.is_set():
+    heard = desk.take_heard()
+    if isinstance(error, ApiUnclear):
+        heard = Heard(trouble=error)
+    end = time.monotonic() + steps.LEASE_SECONDS
+    while True:
         try:
-            nudge()
-            if time.monotonic() - last_beat > HEARTBEAT_SECONDS:
-                last_beat = time.monotonic()
-                beat(name, "clock")
-        except SQLAlchemyError as error:
-            log.warning("The database is away: %s", str(error).splitlines()[0])
-        over.wait(TICK)
-    forget(name)
+            with db.transaction() as tx:
+                steps.fail(tx, lease, words.replace("\0", "\\u0000"))
+            break
+        except SQLAlchemyError:
+            # Told as soon as the database is back, the step goes on at once rather than when its lease has lapsed.
+            if leaving.asked() or time.monotonic() > end:
+                log.warning("%s %s: the database is away; its lease will lapse.", lease.step, lease.target_id)
+                return
+        time.sleep(RETRY_SECONDS)
+    with suppress(SQLAlchemyError), db.transaction() as tx:
+        outages.note(tx, lease.step, heard, error)
 
 
-def beat(name: str, role: str) -> None:
-    """Write a heartbeat row; the database being away is told elsewhere."""
+@contextmanager
+def _ended_if_asked(lease: Lease) -> Iterator[None]:
+    """End this process when it was asked to and the step does not come to a point where it can stop: the API, or a
+    plugin, may be silent for long. A POST that may have created something is waited for.
+    """
+    app = current_app._get_current_object()  # type: ignore[attr-defined]
+    over = threading.Event()
+
+    def mind() -> None:
+        while not over.wait(LOOK_SECONDS):
+            if leaving.asked_for() > LEAVE_SECONDS and not leaving.finishing():
+                with app.app_context():
+                    _end(lease)
+
+    leaving.begin()
+    minder = threading.Thread(target=mind, daemon=True)
+    minder.start()
     try:
-        with db.transaction() as tx:
-            db.run(
-                tx,
-                "INSERT INTO processes (name, role) VALUES (:name, :role) "
-                "ON CONFLICT (name) DO UPDATE SET seen_at = now()",
-                name=name,
-                role=role,
-            )
-            db.run(tx, f"DELETE FROM processes WHERE seen_at < now() - interval '{FORGET_PROCESSES}'")  # noqa: S608
-    except SQLAlchemyError:
-        log.warning("The heartbeat of %s could not be written.", name)
+        yield
+    finally:
+        over.set()
+        minder.join()
 
 
-def forget(name: str) -> None:
-    """Take a heartbeat row away, at an orderly end."""
-    try:
-        with db.transaction() as tx:
-            db.run(tx, "DELETE FROM processes WHERE name = :name", name=name)
-    except SQLAlchemyError:
-        log.warning("The heartbeat of %s could not be taken away.", name)
+def _end(lease: Lease) -> None:
+    """Put the step down and end, unless its POST has been armed in between: arming and this lock the same row."""
+    with suppress(SQLAlchemyError, Fenced), db.transaction() as tx:
+        # Where the step itself is in the middle of a transaction, its lease is left to lapse.
+        db.run(tx, "SELECT set_config('lock_timeout', '1s', true)")
+        lease.hold(tx)
+        if leaving.finishing():
+            return
+        steps.put_down(tx, lease)
+    if leaving.finishing():
+        return
+    log.warning("%s %s is put down: its worker was asked to end.", lease.step, lease.target_id)
+    os._exit(ENDED)

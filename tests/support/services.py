@@ -12,6 +12,14 @@ from psycopg import sql
 
 from webapp.local import Services, Supervisor
 
+# What PostgreSQL says when a file cannot grow, said by itself, at a row in the middle of a chunk.
+FULL = """
+    CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        RAISE EXCEPTION 'could not extend file "base/1/2": No space left on device'
+            USING ERRCODE = 'disk_full', HINT = 'Check free disk space.';
+    END $$
+"""
+
 
 def start_services(folder: Path) -> tuple[Supervisor, Services]:
     """Start both servers for the folder ``folder / "home"``, without fsync and append-only file."""

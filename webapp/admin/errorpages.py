@@ -4,18 +4,15 @@ They are drawn without the database, which may be what went wrong.
 
 from __future__ import annotations
 
-import logging
-
 from flask import Flask, g, jsonify, render_template, request
 from flask.typing import ResponseReturnValue
 from flask_security.core import AnonymousUser
 from flask_wtf.csrf import CSRFError
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import HTTPException
 
+from webapp import db, jobs
 from webapp.errors import NotFound
-
-log = logging.getLogger("batchdesk")
 
 TITLES = {
     400: "That request cannot be understood",
@@ -36,6 +33,9 @@ WORDS = {
     500: "The error is in the server's log. What was asked may not have been done: look before you try again.",
     503: "The database does not answer. Work goes on where it was left once it is back.",
 }
+DISK_FULL = "The database has no room left on its disk, so nothing can be written. Work goes on once there is room."
+NOT_DONE = "What was asked may not have been done: look before you try again."
+RETRY_SECONDS = 5  # after which a page that could not be shown is asked for again
 
 
 def init_app(app: Flask) -> None:
@@ -43,7 +43,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(CSRFError, _expired_form)
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(NotFound, _not_found)
-    app.register_error_handler(OperationalError, _no_database)
+    app.register_error_handler(SQLAlchemyError, _no_database)
 
 
 def _expired_form(error: CSRFError) -> ResponseReturnValue:
@@ -54,9 +54,12 @@ def _not_found(error: NotFound) -> ResponseReturnValue:
     return page(404, str(error))
 
 
-def _no_database(error: OperationalError) -> ResponseReturnValue:
-    log.warning("The database is away: %s", str(error).splitlines()[0])
-    return page(503)
+def _no_database(error: SQLAlchemyError) -> ResponseReturnValue:
+    words = db.trouble(error)
+    if words is None:
+        raise error
+    jobs.database_away.away(words)
+    return page(503, DISK_FULL if db.disk_full(error) else None)
 
 
 def _http(error: HTTPException) -> ResponseReturnValue:
@@ -72,6 +75,10 @@ def page(code: int, words: str | None = None) -> ResponseReturnValue:
         g._login_user = AnonymousUser()  # type: ignore[no-untyped-call] # their class has no types
     title = TITLES.get(code, "That did not work")
     words = words or WORDS.get(code, "The server could not do what was asked.")
+    retry = RETRY_SECONDS if code == 503 else None
+    if retry and request.method != "GET":
+        words, retry = f"{words} {NOT_DONE}", None
+    headers = {"Retry-After": str(retry)} if retry else {}
     if not request.accept_mimetypes.accept_html:
-        return jsonify(error=words), code
-    return render_template("desk/error.html", title=title, words=words, code=code), code
+        return jsonify(error=words), code, headers
+    return render_template("desk/error.html", title=title, words=words, code=code, retry=retry), code, headers

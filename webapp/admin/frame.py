@@ -19,6 +19,7 @@ from flask_admin.theme import Bootstrap4Theme
 from sqlalchemy import Connection
 from werkzeug.routing import BaseConverter
 
+from webapp import jobs
 from webapp.admin.headers import nonce
 from webapp.db import db
 from webapp.errors import BatchdeskError
@@ -77,6 +78,9 @@ def act(back: str, deed: Callable[[], str]) -> ResponseReturnValue:
         flash(deed(), "success")
     except BatchdeskError as error:
         flash(str(error), "error")
+    else:
+        if jobs.queue_trouble() is not None:
+            flash("It is noted, and waits: the queue (Redis or Valkey) takes nothing just now.", "error")
     return redirect(back, 303)
 
 

@@ -1,21 +1,24 @@
 """Whether the installation works: `/healthz` and `/readyz` for machines, `faults` for the home page.
-Read from our own rows and one PING; the API is never called from here.
+Read from our own rows and one word with the queue; the API is never called from here.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flask import Blueprint, Response, current_app, jsonify
-from redis.exceptions import RedisError
+from flask import Blueprint, Response, jsonify
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from webapp import db
+from webapp import db, jobs
+from webapp.batches import outages
+from webapp.batches.outages import Part
 
 SEEN_WITHIN = 60  # seconds; heartbeats come every ten
-# A step that broke once is tried again and mostly gets through; twice in a row is worth telling.
-API_FAILURES = 2
+OUTAGES = {
+    Part.API: "The API does not answer; what is at work there goes on, and we ask again by ourselves. It said last:",
+    Part.DISK: "The database's disk is full: make room, and work goes on by itself. It said last:",
+}
 
 blueprint = Blueprint("health", __name__)
 
@@ -40,16 +43,20 @@ def readyz() -> tuple[Response, int]:
     try:
         with db.transaction() as tx:
             found = faults(tx)
-    except SQLAlchemyError:
+    except SQLAlchemyError as error:
+        jobs.database_away.away(db.trouble(error) or str(error))
         return jsonify(error="The database does not answer."), 503
+    jobs.database_away.back()
     return jsonify(degraded=[fault.part for fault in found]), 200
 
 
 def faults(tx: Connection) -> list[Fault]:
     """What is down, apart from the database."""
     found = []
-    if not _queue_answers():
-        found.append(Fault("queue", "The queue (Redis or Valkey) does not answer: work waits until it is back."))
+    queue = jobs.queue_trouble()
+    if queue is not None:
+        words = f"The queue (Redis or Valkey) takes nothing: work waits until it does. It said last: {queue}"
+        found.append(Fault("queue", words))
     seen = db.row(
         tx,
         """
@@ -62,19 +69,5 @@ def faults(tx: Connection) -> list[Fault]:
         found.append(Fault("workers", "No worker has been seen for a minute: nothing is sent or stored."))
     if not seen.clock:
         found.append(Fault("clock", "No clock has been seen for a minute: nothing is polled."))
-    broken = db.row(
-        tx,
-        "SELECT step, error FROM steps WHERE step IN ('submit', 'poll', 'ingest') AND failures >= :many "
-        "ORDER BY failures DESC LIMIT 1",
-        many=API_FAILURES,
-    )
-    if broken is not None:
-        found.append(Fault("API", f"Calls of the API fail (step {broken.step}): {broken.error}"))
+    found += [Fault(down.part, f"{OUTAGES[Part(down.part)]} {down.words}") for down in outages.told(tx)]
     return found
-
-
-def _queue_answers() -> bool:
-    try:
-        return bool(current_app.extensions["batchdesk.redis"].ping())
-    except RedisError:
-        return False

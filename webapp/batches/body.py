@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from webapp import db
-from webapp.batches import encoding
+from webapp.batches import encoding, leaving
 from webapp.batches.ahead import ahead
 
 PAGE_ROWS = 1000
@@ -34,6 +34,7 @@ def request_lines(run_id: int, batch_id: int) -> Iterator[bytes]:
 def _pages(batch_id: int) -> Iterator[list[Any]]:
     after = 0
     while True:
+        leaving.look()
         with db.transaction(by_key=True) as tx:
             page = _page(tx, batch_id, after)
         if not page:

@@ -10,7 +10,7 @@ from functools import cached_property
 
 from flask import current_app
 
-from webapp.gateway import Gateway
+from webapp.gateway import Gateway, Heard
 from webapp.hooks import Registry
 from webapp.settings import Settings
 
@@ -30,6 +30,14 @@ class Desk:
     @cached_property
     def gateway(self) -> Gateway:
         return self.open_gateway()
+
+    def take_heard(self) -> Heard:
+        """What the API last said to this process since it was asked here; nothing is opened for that."""
+        gateway: Gateway | None = vars(self).get("gateway")
+        if gateway is None:
+            return Heard()
+        heard, gateway.heard = gateway.heard, Heard()
+        return heard
 
 
 def ceiling() -> int:

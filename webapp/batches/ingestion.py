@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection
 
 from webapp import db
+from webapp.batches import leaving
 from webapp.batches.ahead import ahead
 from webapp.batches.books import explain_batch, hold_batch, note
 from webapp.batches.completion import batch_over, results_vanished
@@ -110,6 +111,7 @@ def ingest(desk: Desk, lease: Lease) -> float | None:
         with desk.gateway.results(_api_batch(batch)) as lines:
             for chunk in ahead(Chunk.read(raws, billed) for raws in _chunks(lines)):
                 _store(lease, fetch, chunk)
+                leaving.look()
     except (ApiNotFound, ApiAccount) as error:
         return _gone(desk, lease, batch, error)
     return _close(desk, lease, fetch)

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from sqlalchemy import Connection
 
 from webapp import db
-from webapp.batches import encoding
+from webapp.batches import encoding, leaving
 from webapp.batches.ahead import ahead
 from webapp.batches.books import note, tally
 from webapp.batches.bounded import Broke, bounded
@@ -74,6 +74,7 @@ def plan(desk: Desk, lease: Lease) -> float | None:
         _store(run_plan, lease, built)
         if _cancelled(run_plan.run_id):
             break
+        leaving.look()
     if not _cancelled(run_plan.run_id):
         cut_pending(desk.settings, lease, run_plan.run_id)
     with db.transaction() as tx:

@@ -14,12 +14,9 @@ from pydantic import BaseModel
 from sqlalchemy import Connection
 
 from webapp import db
-from webapp.batches import reprocessing
-<<<<<<< HEAD
-from webapp.batches.books import note
-=======
+from webapp.batches import leaving, reprocessing
 from webapp.batches.ahead import ahead
->>>>>>> process/process
+from webapp.batches.books import note
 from webapp.batches.bounded import Broke, bounded
 from webapp.batches.completion import finish_if_over
 from webapp.batches.desk import Desk
@@ -124,9 +121,10 @@ def _chunks(batch_id: int, run_id: int, processor: Processor, end: float) -> Ite
         outputs: list[Made] = []
         for row, answer in bounded(chunk, processor.answer):
             outputs.append(processor.made(row, answer))
-            if time.monotonic() >= end:
+            if time.monotonic() >= end or leaving.asked():
                 break
         yield outputs
+        leaving.look()
         after = outputs[-1].row.request_id
 
 

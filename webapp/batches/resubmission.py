@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from webapp import db
+from webapp.batches import leaving
 from webapp.batches.books import note
 from webapp.batches.completion import NOT_PAID, finish_if_over
 from webapp.batches.desk import Desk
@@ -90,6 +91,7 @@ def _mark(desk: Desk, lease: Lease, run: Any) -> int:
             marked += start_attempts(tx, run.id, [item.id for item in page])
         if len(page) < PAGE:
             return marked
+        leaving.look()
         after = page[-1].position
 
 

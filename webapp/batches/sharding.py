@@ -11,7 +11,7 @@ from itertools import islice
 from sqlalchemy import Connection
 
 from webapp import db
-from webapp.batches import encoding, naming
+from webapp.batches import encoding, leaving, naming
 from webapp.batches.books import tally
 from webapp.batches.cutting import RECENT, Shard, cut
 from webapp.batches.steps import Lease, StepName, due
@@ -53,6 +53,7 @@ def cut_pending(settings: Settings, lease: Lease, run_id: int) -> int:
             lease.progress(tx)
             _commit(tx, run_id, shard, taken)
         count += 1
+        leaving.look()
     return count
 
 

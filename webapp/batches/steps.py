@@ -246,6 +246,21 @@ def fail(tx: Connection, lease: Lease, error: str) -> float:
     return delay
 
 
+def put_down(tx: Connection, lease: Lease) -> None:
+    """End a lease in the middle of its step: it is due at once, for another worker, and nobody is to blame.
+
+    Whoever still works at it in this process is fenced.
+    """
+    db.run(
+        tx,
+        "UPDATE steps SET epoch = nextval('step_epochs'), due_at = now(), lease_until = NULL, nudged_at = NULL, "
+        "starts = GREATEST(starts - 1, 0) WHERE step = :step AND target_id = :target AND epoch = :epoch",
+        step=lease.step,
+        target=lease.target_id,
+        epoch=lease.epoch,
+    )
+
+
 def nudgeable(tx: Connection, limit: int) -> list[tuple[str, int]]:
     """Claim the right to nudge what is due and unleased: (step, target id), at most `limit`.
 

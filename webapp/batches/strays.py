@@ -13,6 +13,7 @@ from sqlalchemy import JSON, Connection, ForeignKey, Integer
 from sqlalchemy.orm import Mapped, mapped_column
 
 from webapp import db
+from webapp.batches import leaving
 from webapp.batches.accounts import find_account
 from webapp.batches.books import note
 from webapp.batches.desk import Desk
@@ -67,6 +68,7 @@ def listed(gateway: Gateway, since: datetime, most_pages: int | None = None) -> 
             return found, bool(page.batches) or number == 1
         if number == most_pages:
             break
+        leaving.look()
     return found, False
 
 

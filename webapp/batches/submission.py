@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from webapp import db
-from webapp.batches import encoding, naming, settling
+from webapp.batches import encoding, leaving, naming, settling
 from webapp.batches.accounts import find_account, relieve, requests_at_the_api, throttle, throttled_for
 from webapp.batches.body import request_lines
 from webapp.batches.books import explain_batch, hold_batch
@@ -36,6 +36,7 @@ from webapp.errors import (
     ApiTooLarge,
     ApiUnclear,
     BatchdeskError,
+    Leaving,
 )
 from webapp.gateway import ApiBatch
 from webapp.records.escapes import storable
@@ -132,10 +133,12 @@ def _send(desk: Desk, lease: Lease, batch: Any) -> float | None:
         created = desk.gateway.create(_body(sending, lease), batch.body_bytes)
     except ApiError as error:
         return _answered(desk, lease, sending, error)
-    except NotArmed:
+    except (NotArmed, Leaving) as error:
         with db.transaction() as tx:
-            if end_post(tx, sending.submission_id, SubmissionOutcome.NOT_CREATED, "Held back: the run was stopped."):
+            if end_post(tx, sending.submission_id, SubmissionOutcome.NOT_CREATED, f"Held back: {error}"):
                 move_batch(tx, sending.batch_id, BatchState.PLANNED, actor="submit")
+        if isinstance(error, Leaving):
+            raise
         return 0.0
     _record(desk, sending, created)
     return None
@@ -273,6 +276,7 @@ def _arm(sending: Sending, lease: Lease) -> None:
             raise NotArmed("The submission was given up before its last bytes were sent.")
         # Before the commit: if the commit's answer is lost, it may have happened.
         sending.armed = True
+        leaving.must_finish()
 
 
 def _answered(desk: Desk, lease: Lease, sending: Sending, error: ApiError) -> float | None:

@@ -7,8 +7,9 @@ import sys
 from typing import Any, TextIO
 
 import click
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError
 
+from webapp import db
 from webapp.errors import BatchdeskError
 
 OK, BAD_USAGE, FAILURES, STOPPED_WAITING = 0, 2, 3, 4
@@ -50,9 +51,10 @@ class Commands(click.Group):
         except BatchdeskError as error:
             _say(str(error))
         except DBAPIError as error:
-            if not isinstance(error, OperationalError | InterfaceError):
+            words = db.trouble(error)
+            if words is None:
                 raise
-            _say(f"The database does not answer: {str(error.orig).splitlines()[0]}\n`batchdesk doctor` says more.")
+            _say(f"{words}\n`batchdesk doctor` says more.")
         except KeyboardInterrupt:
             _say("Interrupted.")
             raise SystemExit(STOPPED_WAITING) from None

@@ -8,15 +8,30 @@ from typing import NamedTuple
 
 import click
 from flask import Flask, current_app
-from redis.exceptions import RedisError
 
-from webapp import create_app, db, local, services
-from webapp.batches import alarms, auditing
+from webapp import create_app, db, jobs, local, services
+from webapp.batches import alarms, auditing, outages
+from webapp.batches.outages import Part
 from webapp.cli.environment import schema_versions
 from webapp.errors import BatchdeskError, LocalServicesError
 from webapp.settings import VARIABLES, Settings, load, without_credentials
 
 SICK = 1
+
+# What steps have met, and how to mend it.
+OUTAGES = {
+    Part.API: (
+        "Calls of the API failed {times} times in a row",
+        "It is asked again by itself. If it goes on: see the API's status page, ANTHROPIC_BASE_URL and the network.",
+    ),
+    Part.DISK: (
+        "The database's disk is full",
+        "Make room where PostgreSQL keeps its data, or give it a larger disk. Nothing half-written is left.",
+    ),
+}
+
+
+SERVER = "Check DATABASE_URL and the server. Work goes on by itself once it answers."
 
 
 class Finding(NamedTuple):
@@ -79,7 +94,11 @@ def _database(app: Flask) -> Iterator[Finding]:
         current, head = schema_versions(app)
     except Exception as error:  # noqa: BLE001 - whatever the driver says is what is wrong
         words = str(error).splitlines()[0]
-        yield Finding(False, f"The database does not answer: {words}", "Check DATABASE_URL and the server.")
+        embedded = current_app.extensions["batchdesk"].settings.embedded
+        mend = "It is started again by itself: see log/postgresql.log in the home." if embedded else SERVER
+        yield Finding(False, f"The database does not answer: {words}", mend)
+        yield _queue()
+        yield _api()
         return
     if current != head:
         yield Finding(False, f"The database is at version {current}, the code at {head}.", "Run `batchdesk migrate`.")
@@ -96,11 +115,11 @@ def _database(app: Flask) -> Iterator[Finding]:
 
 
 def _queue() -> Finding:
-    try:
-        current_app.extensions["batchdesk.redis"].ping()
-    except RedisError as error:
-        return Finding(False, f"The queue does not answer: {error}", "Check REDIS_URL and the server. No data is lost.")
-    return Finding(True, "Queue: answers")
+    words = jobs.queue_trouble()
+    if words is None:
+        return Finding(True, "Queue: answers")
+    mend = "Check REDIS_URL, the server and its memory. No data is lost: work goes on by itself once it is back."
+    return Finding(False, f"The queue takes nothing: {words}", mend)
 
 
 def _processes() -> Iterator[Finding]:
@@ -137,6 +156,10 @@ def _steps() -> Iterator[Finding]:
     with db.transaction() as tx:
         broken = db.rows(tx, "SELECT step, target_id, failures, error FROM steps WHERE error IS NOT NULL ORDER BY 1, 2")
         paused = db.rows(tx, "SELECT id, reason FROM runs WHERE state = 'paused' ORDER BY id")
+        down = outages.told(tx)
+    for part in down:
+        what, mend = OUTAGES[Part(part.part)]
+        yield Finding(False, f"{what.format(times=part.times)}, since {part.since:%H:%M} UTC: {part.words}", mend)
     for line in broken:
         what = f"Step {line.step} of {line.target_id} failed {line.failures} times: {line.error}"
         yield Finding(False, what, "It is tried again by itself.")

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,6 +28,7 @@ T = TypeVar("T")
 OTHER_PATIENCE = 30.0  # seconds that another command may take to start the services, or to stop them
 LEAVING_PATIENCE = 3.0  # seconds for an owner that was killed to be gone
 LOOK_SECONDS = 0.2
+POST_PATIENCE = 30.0  # seconds for a worker to end: its steps stop within five, a POST under way takes longer
 # Higher layers end first: a worker's POST is finished before the sandbox goes.
 SANDBOX_LAYER, WORK_LAYER = 5, 10
 
@@ -189,7 +191,8 @@ def start_work(supervisor: Supervisor, settings: Settings, *, workers: int) -> N
     if settings.sandbox:
         supervisor.start(sandbox_child(settings))
     for number in range(1, workers + 1):
-        supervisor.add(_python(settings, f"worker-{number}", str(ROOT / "worker.py"), "work"))
+        worker = _python(settings, f"worker-{number}", str(ROOT / "worker.py"), "work")
+        supervisor.add(replace(worker, stop_seconds=POST_PATIENCE))
     supervisor.add(_python(settings, "clock", str(ROOT / "worker.py"), "clock"))
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from types import FrameType
 from typing import TypeVar
@@ -30,7 +31,8 @@ T = TypeVar("T")
 
 LOOK_SECONDS = 0.2
 QUIET_SECONDS = 30.0  # between lines of progress where no terminal shows a bar
-DATABASE_PATIENCE = 60.0
+DATABASE_PATIENCE = 300.0
+SILENT_SECONDS = 5.0  # without the database before a person is told
 INTERRUPTED = "interrupted."
 AWAY = "the database does not answer."
 
@@ -86,15 +88,22 @@ def see_out(run_id: int, *, until: float | None, out: Path | None, as_json: bool
     return STOPPED_WAITING
 
 
-def patiently(read: Callable[[], T]) -> T:
-    """Do what may be repeated; a database that restarts is waited for, one whose owner has left is not."""
-    end = time.monotonic() + DATABASE_PATIENCE
+def patiently(read: Callable[[], T], *, deadline: float | None = None) -> T:
+    """Do what may be repeated; a database that restarts is waited for, one whose owner has left is not.
+
+    :param deadline: until when at most (monotonic seconds).
+    """
+    begun, told = time.monotonic(), False
+    end = min(begun + DATABASE_PATIENCE, deadline or inf)
     while True:
         try:
             return read()
         except DBAPIError as error:
             if not connection_lost(error) or owner_left() or time.monotonic() > end:
                 raise
+        if not told and time.monotonic() - begun > SILENT_SECONDS:
+            told = True
+            tell("The database does not answer; it is waited for.")
         time.sleep(LOOK_SECONDS)
 
 
@@ -128,7 +137,7 @@ def _watch(run_id: int, deadline: float | None) -> str | None:
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
         line = bar.add_task("planning", total=None)
         while True:
-            status = patiently(lambda: _status(run_id))
+            status = patiently(lambda: _status(run_id), deadline=deadline)
             counts = status.counts
             done = status.subjects - counts.pending - counts.retrying if counts.total else 0
             bar.update(line, description=_phase(status), completed=done, total=status.subjects)
