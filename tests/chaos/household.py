@@ -68,8 +68,9 @@ class Api(Sandbox):
 
     def restart(self) -> None:
         """kill -9, and up again over the same batches, without the faults that were still to come."""
+        config = {name: value for name, value in self.config.items() if not name.endswith("_faults")}
         kill(self.pid)
-        self.start(**{name: value for name, value in self.config.items() if not name.endswith("_faults")})
+        self.start(**config)
 
     @property
     def config(self) -> dict[str, Any]:

@@ -196,7 +196,8 @@ def a_cut_stream_taken_for_the_end() -> None:
 
 def a_good_answer_is_no_reason_to_stop() -> None:
     """Resubmission takes every record below the ceiling."""
-    resubmission.WANTED = "(i.failure_class = ANY(:classes) OR i.attempts < :most AND CAST(:delay AS float) >= 0) AND i.state <> 'pending'"
+    wanted = "(i.failure_class = ANY(:classes) OR i.attempts < :most) AND i.state <> 'pending'"
+    resubmission.WANTED = f"{wanted} AND CAST(:delay AS float) IS NOT NULL"
 
     def start_attempts(tx: Any, run_id: int, item_ids: Any) -> int:
         moved = db.rows(

@@ -19,7 +19,7 @@ from chaos.points import Point
 from chaos.scenarios import CALM_API, Clicks, Scenario, click, start
 
 LOOK = 0.05  # seconds between looks at a round
-STUCK = 2.0  # seconds in which nothing is due, before a run counts as forgotten
+STUCK = 1.5  # seconds in which nothing is due, before a run counts as forgotten
 PATIENCE = 60.0
 RESUMED_AFTER = 0.5  # seconds of a pause that nobody planned
 ENDED = "everything_comes_to_its_end"
