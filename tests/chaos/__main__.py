@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
 import tempfile
 from collections import Counter
@@ -31,6 +32,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--only", default="", help="with --sweep: only points that contain this")
     options = parser.parse_args(arguments)
     logging.getLogger("batchdesk").setLevel(logging.CRITICAL)  # what the discovery meets is on purpose
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell in the background ignores them
+        signal.signal(number, signal.default_int_handler)
     keep = Path(tempfile.mkdtemp(prefix="batchdesk-chaos-"))
     sums: Counter[str] = Counter()
     with open_workshop() as workshop:
@@ -41,7 +44,8 @@ def main(arguments: list[str]) -> int:
         except KeyboardInterrupt:
             print("stopped")
     print(
-        f"{sums['rounds']} rounds, {sums['broken']} broken: {sums['kills']} kills and stalls at fault points, "
+        f"{sums['rounds']} rounds, {sums['broken']} broken, {sums['missed']} that nobody came to: "
+        f"{sums['kills']} kills and stalls at fault points, "
         f"{sums['blows']} blows from outside, {sums['requests']} requests in {sums['batches']} batches, "
         f"{sums['lines']} answers billed, {sums['seconds']} s"
     )
@@ -73,6 +77,7 @@ def _tell(number: int, verdict: Verdict, keep: Path) -> None:
 def _add(sums: Counter[str], verdict: Verdict) -> None:
     sums["rounds"] += 1
     sums["broken"] += bool(verdict.broken)
+    sums["missed"] += verdict.plan.seed is None and not verdict.struck(verdict.plan.strikes[0][0])
     sums["kills"] += len(verdict.done)
     sums["blows"] += len(verdict.blows)
     for name in ("requests", "batches", "lines"):

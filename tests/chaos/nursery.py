@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
-from chaos.points import ROOT
+from chaos.points import ROOT, transactions, verbs
 
 PR_SET_PDEATHSIG = 1
 
@@ -59,6 +59,7 @@ def main() -> None:
     from webapp.gateway import Gateway
 
     Gateway(api_key="none", base_url="http://127.0.0.1:9")  # the SDK too
+    transactions(), verbs()  # read here, not in the process of every job
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # whoever ends is gone
     for line in sys.stdin:
         order = json.loads(line)

@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from chaos.points import COMMIT, Point
-from webapp.batches.steps import Lease
+from webapp.batches.steps import Lease, StepName
 
 KILL = "kill"  # kill -9 the process of the job
 KILL_WORKER = "kill-worker"  # ... and the worker that forked it
 STALL = "stall"  # fall silent for so long that it is taken for dead, then go on
 STALL_SECONDS = 1.0
-MOST_DEATHS = 3  # of one step of one row: a record whose worker dies again and again is blamed, and rightly
+# Deaths of one step of one row, at most: a record whose worker dies again and again is blamed, and rightly.
+MOST_DEATHS = {StepName.PLAN: 4}
+MOST_DEATHS_ELSE = 3
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Orders:
             folder / name for name in ("wanted", "taken", "held", "deaths")
         )
         self._passed = folder / "passed"
+        self._acting = threading.Lock()
 
     def make(self) -> None:
         for folder in (self._wanted, self._taken, self._held, self._deaths):
@@ -102,26 +106,32 @@ class Orders:
     def act(self, point: Point, lease: Lease) -> None:
         """Carry out what is wanted at a point."""
         self._note(point)
+        # Two threads of a step may be at a boundary each: the one must not kill the other while it takes its order.
+        with self._acting:
+            what = self._take(point, lease)
+        if what == STALL:
+            time.sleep(STALL_SECONDS)
+
+    def _take(self, point: Point, lease: Lease) -> str | None:
+        """Take the order for a point, if there is one: stall, or die at once."""
         wanted = self._wanted / str(point)
         if not wanted.exists() or self._dies_too_often(lease):
-            return
+            return None
         taken = self._taken / str(point)
         try:
             wanted.rename(taken)
         except FileNotFoundError:
-            return  # another process was faster
+            return None  # another process was faster
         what = taken.read_text()
         if what != STALL:
             with (self._deaths / f"{lease.step}-{lease.target_id}").open("a") as deaths:
                 deaths.write("+")
         taken.write_text(f"{what} {os.getpid()} {lease.step} {lease.target_id} {lease.epoch}")
-        if what == STALL:
-            time.sleep(STALL_SECONDS)
-            return
-        if what == KILL_WORKER:
-            os.kill(os.getppid(), signal.SIGKILL)
-        os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(60)  # it does not come to this
+        if what != STALL:
+            if what == KILL_WORKER:
+                os.kill(os.getppid(), signal.SIGKILL)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return what
 
     def _note(self, point: Point) -> None:
         descriptor = os.open(self._passed, os.O_WRONLY | os.O_APPEND)
@@ -132,12 +142,12 @@ class Orders:
 
     def _dies_too_often(self, lease: Lease) -> bool:
         path = self._deaths / f"{lease.step}-{lease.target_id}"
-        return path.exists() and path.stat().st_size >= MOST_DEATHS
+        return path.exists() and path.stat().st_size >= MOST_DEATHS.get(lease.step, MOST_DEATHS_ELSE)
 
 
-def given(orders: Orders, wanted: Iterable[tuple[Point, str]]) -> None:
+def given(orders: Orders, wanted: Mapping[Point, str]) -> None:
     """Give several orders."""
-    for point, what in wanted:
+    for point, what in wanted.items():
         orders.give(point, what)
 
 

@@ -58,6 +58,7 @@ class Scenario:
 SCENARIOS = (
     Scenario("calm"),
     Scenario("images", task="alt_text", records=IMAGES),
+    Scenario("sent again", task="summarise", api={"overloaded_share": 0.4, "expired_share": 0.2, "invalid_share": 0.1}),
     Scenario(
         "no clear answer",
         api={"create_faults": "drop_after,drop_before,500_after", "list_faults": "ok,ok,ok,500*2"},
@@ -73,7 +74,6 @@ SCENARIOS = (
         api={"results_faults": "500,404,truncate:900,missing:1,duplicate:2+garbage:1+unknown:1,crlf+blank"},
     ),
     Scenario("polls in trouble", api={"retrieve_faults": "500,404,401,429:0,ok,drop_before,garbled"}),
-    Scenario("sent again", task="summarise", api={"overloaded_share": 0.4, "expired_share": 0.2, "invalid_share": 0.1}),
     Scenario("cancelled", api={"delay": 2.0, "cancel_delay": 0.0}, clicks=((AT_THE_API, "cancel"),)),
     Scenario("cancelled before it was sent", api={"list_faults": "500*3"}, clicks=((PLANNED, "cancel"),)),
     Scenario(
