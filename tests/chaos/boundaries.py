@@ -29,7 +29,7 @@ from chaos.points import (
     place_of,
     verbs,
 )
-from webapp import db
+from webapp import db, jobs
 from webapp.batches import steps
 from webapp.batches.steps import Lease
 from webapp.gateway import Gateway
@@ -63,6 +63,7 @@ def watch(watched: Watch, patch: Callable[[Any, str, Any], None] = setattr) -> N
     """
     patch(db, "transaction", _transaction(watched, db.transaction))
     patch(steps, "take", _take(watched, steps.take))
+    patch(jobs, "perform", _perform(watched, jobs.perform))
     for verb in verbs():
         patch(Gateway, verb, _verb(watched, f"gateway.{verb}", getattr(Gateway, verb)))
 
@@ -78,6 +79,17 @@ def _take(watched: Watch, real: Any) -> Any:
         return lease
 
     return take
+
+
+def _perform(watched: Watch, real: Any) -> Any:
+    @wraps(real)
+    def perform(step: str, target_id: int) -> None:
+        try:
+            real(step, target_id)
+        finally:
+            watched.lease = None
+
+    return perform
 
 
 def _transaction(watched: Watch, real: Any) -> Any:

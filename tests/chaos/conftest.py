@@ -8,6 +8,8 @@ import pytest
 
 from chaos.household import Workshop
 from chaos.nursery import Nursery
+from chaos.points import Point
+from chaos.scenarios import Scenario, discover
 from webapp.local import Services
 
 
@@ -16,3 +18,9 @@ def workshop(services: Services, template: str) -> Iterator[Workshop]:
     """Services and a nursery for rounds."""
     with Nursery() as nursery:
         yield Workshop(services, template, nursery)
+
+
+@pytest.fixture(scope="package")
+def points(workshop: Workshop) -> dict[Point, Scenario]:
+    """Every fault point, with a scenario that passes it."""
+    return discover(workshop)

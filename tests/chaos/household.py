@@ -94,7 +94,9 @@ class Household:
     # -- processes ------------------------------------------------------------------------------------------------
 
     def start(self, role: str, name: str) -> None:
-        """Start a worker or a clock."""
+        """Start a worker or a clock, unless there is one of that name."""
+        if name in self._pids and _lives(self._pids[name]):
+            return
         self._pids[name] = self._nursery.fork(role, self._environ, self.folder / f"{name}.log")
 
     def mend(self) -> None:
@@ -105,8 +107,8 @@ class Household:
                 self.start(name.partition("-")[0], name)
 
     def kill(self, name: str) -> None:
-        """kill -9 a worker (and with it the process of its job) or a clock."""
-        kill(self._pids[name])
+        """kill -9 a worker (and with it the process of its job) or a clock, if there is one of that name."""
+        kill(self._pids.get(name, 0))
 
     def close(self) -> None:
         for pid in (*self._pids.values(), self.api.pid):

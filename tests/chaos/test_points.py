@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
-
-from chaos.household import Workshop
 from chaos.points import Point, compiled, transactions, verbs
-from chaos.scenarios import discover
+from chaos.scenarios import Scenario
 from webapp.batches.steps import StepName
 
 # Boundaries that no scenario passes, each with its reason.
@@ -18,25 +15,20 @@ BEYOND = {
 }
 
 
-@pytest.fixture(scope="module")
-def passed(workshop: Workshop) -> set[Point]:
-    return set(discover(workshop))
-
-
-def test_the_scenarios_pass_every_boundary_that_the_source_has(passed: set[Point]) -> None:
+def test_the_scenarios_pass_every_boundary_that_the_source_has(points: dict[Point, Scenario]) -> None:
     """Who adds a transaction to a step, or a verb to the gateway, adds it to a scenario too, or says why not."""
-    seen = {(point.place, point.moment) for point in passed}
+    seen = {(point.place, point.moment) for point in points}
     assert seen <= compiled()
     never = {(place, moment) for place, moment in compiled() - seen if place not in BEYOND}
     assert not never, sorted(never)
     assert set(BEYOND) <= {place for place, _ in compiled()}
 
 
-def test_each_step_has_fault_points(passed: set[Point]) -> None:
+def test_each_step_has_fault_points(points: dict[Point, Scenario]) -> None:
     for step in StepName:
-        points = [point for point in passed if point.step == step]
-        assert len({point.place for point in points}) >= 5, step
-        assert {point.moment for point in points} >= {"commit", "committed"}, step
+        its = [point for point in points if point.step == step]
+        assert len({point.place for point in its}) >= 5, step
+        assert {point.moment for point in its} >= {"commit", "committed"}, step
 
 
 def test_the_list_is_compiled_of_what_steps_really_do() -> None:
