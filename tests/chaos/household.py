@@ -36,7 +36,7 @@ SETTINGS = {
     "BATCHDESK_MISSING_WAIT": "1",
     "BATCHDESK_BATCH_MAX_REQUESTS": "12",
 }
-NUDGED_LONG_AGO = 1.5  # seconds after which a nudge counts as lost
+NUDGED_LONG_AGO = 1.0  # seconds after which a nudge that is in no queue counts as lost
 LONG = 1.0  # seconds of waiting that a round does not wait out
 _numbers = count()
 
@@ -140,13 +140,14 @@ class Household:
 
         :param nudge: be a clock as well.
         """
+        lost = jobs.queue().count == 0  # then whatever was nudged a while ago is in no queue any more
         gone = list(self.orders.dead())
         gone += [done.lease for done in self.orders.done() if done.what == STALL]
         with db.transaction() as tx:
             db.run(tx, "SET LOCAL lock_timeout = '2s'")
             for step, target, epoch in gone:
                 _lapse(tx, step, target, epoch)
-            _hurry(tx)
+            _hurry(tx, lost=lost)
         if nudge:
             jobs.nudge()
 
@@ -163,16 +164,17 @@ def _lapse(tx: Any, step: str, target: int, epoch: int) -> None:
     )
 
 
-def _hurry(tx: Any) -> None:
+def _hurry(tx: Any, *, lost: bool) -> None:
     db.run(
         tx,
         "UPDATE steps SET due_at = LEAST(steps.due_at, now()), nudged_at = NULL FROM ("
         "SELECT step, target_id FROM steps WHERE lease_until IS NULL "
         "AND (due_at > now() + make_interval(secs => :long) "
-        "OR nudged_at < now() - make_interval(secs => :lost)) FOR UPDATE SKIP LOCKED) AS waiting "
+        "OR :lost AND nudged_at < now() - make_interval(secs => :ago)) FOR UPDATE SKIP LOCKED) AS waiting "
         "WHERE steps.step = waiting.step AND steps.target_id = waiting.target_id",
         long=LONG,
-        lost=NUDGED_LONG_AGO,
+        lost=lost,
+        ago=NUDGED_LONG_AGO,
     )
     db.run(tx, "UPDATE accounts SET throttled_until = now() WHERE throttled_until > now()")
 
