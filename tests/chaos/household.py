@@ -58,11 +58,13 @@ class Api(Sandbox):
         arguments = ["--folder", str(self.folder), "--port", str(self._port), "--address-file", str(self._address)]
         for name, value in settings.items():
             arguments += ["--set", f"{name}={value}"]
-        self.pid = self._nursery.fork("sandbox", {}, self.folder / "log", arguments)
         deadline = time.monotonic() + PATIENCE
+        self.pid = 0
         while not self._address.exists():
             assert time.monotonic() < deadline, (self.folder / "log").read_text()
-            time.sleep(0.01)
+            if not (self.pid and _lives(self.pid)):  # the port of one that was just killed is not free at once
+                self.pid = self._nursery.fork("sandbox", {}, self.folder / "log", arguments)
+            time.sleep(0.02)
         self.url = self._address.read_text().strip()
         self._port = int(self.url.rpartition(":")[2])
 
@@ -70,6 +72,8 @@ class Api(Sandbox):
         """kill -9, and up again over the same batches, without the faults that were still to come."""
         config = {name: value for name, value in self.config.items() if not name.endswith("_faults")}
         kill(self.pid)
+        while _lives(self.pid):
+            time.sleep(0.01)
         self.start(**config)
 
     @property
