@@ -36,7 +36,7 @@ test: $(VENV)/installed-dev ## All tests, on real parts
 
 chaos: $(VENV)/installed-dev ## Kills and API faults at random, audited (SEED=n ROUNDS=n; SWEEP=1: each fault point once)
 	@PYTHONPATH=tests:. $(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
-		$(if $(filter 1,$(SWEEP)),--sweep) $(if $(ONLY),--only $(ONLY))
+		$(if $(filter 1,$(SWEEP)),--sweep) $(if $(ONLY),--only $(ONLY)) $(if $(HOW),--how $(HOW))
 
 check: $(VENV)/installed-dev ## Format, lint, types, layers, migration drift
 	$(BIN)/ruff format --check .

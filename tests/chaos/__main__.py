@@ -17,6 +17,7 @@ from pathlib import Path
 from random import SystemRandom
 
 from chaos.household import Workshop
+from chaos.orders import KILL, KILL_WORKER, STALL
 from chaos.plans import draw
 from chaos.rounds import Verdict, play, sweep
 from chaos.scenarios import discover
@@ -30,6 +31,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--rounds", type=int, default=20, help="0: until it is stopped")
     parser.add_argument("--sweep", action="store_true", help="one round for each fault point instead")
     parser.add_argument("--only", default="", help="with --sweep: only points that contain this")
+    parser.add_argument("--how", choices=(KILL, KILL_WORKER, STALL), default=KILL, help="with --sweep: what happens")
     options = parser.parse_args(arguments)
     logging.getLogger("batchdesk").setLevel(logging.CRITICAL)  # what the discovery meets is on purpose
     for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell in the background ignores them
@@ -57,12 +59,16 @@ def _verdicts(workshop: Workshop, options: argparse.Namespace, keep: Path) -> It
     if options.sweep:
         wanted = [(point, scenario) for point, scenario in points.items() if options.only in str(point)]
         for scenario, group in groupby(wanted, key=lambda one: one[1]):
-            yield from sweep(workshop, scenario, [point for point, _ in group], keep=keep)
+            yield from sweep(workshop, scenario, [point for point, _ in group], what=options.how, keep=keep)
         return
     first = SystemRandom().randrange(10**6) if options.seed is None else options.seed
     print(f"{len(points)} fault points, first seed {first}", flush=True)
     for seed in range(first, first + options.rounds) if options.rounds else count(first):
-        yield play(workshop, draw(seed, points), keep=keep)
+        try:
+            yield play(workshop, draw(seed, points), keep=keep)
+        except Exception:
+            print(f"the harness itself broke: repeat it with: make chaos SEED={seed} ROUNDS=1", flush=True)
+            raise
 
 
 def _tell(number: int, verdict: Verdict, keep: Path) -> None:
@@ -70,7 +76,7 @@ def _tell(number: int, verdict: Verdict, keep: Path) -> None:
     if not verdict.broken:
         return
     seed = verdict.plan.seed
-    again = f"SEED={seed} ROUNDS=1" if seed is not None else f"SWEEP=1 ONLY={verdict.plan.strikes[0][0]}"
+    again = f"SEED={seed} ROUNDS=1" if seed is not None else "SWEEP=1 HOW={1} ONLY={0}".format(*verdict.plan.strikes[0])
     print(f"{verdict.words}\nrepeat it with: make chaos {again}\nits logs: {keep}", flush=True)
 
 

@@ -6,10 +6,12 @@ The harness makes one per round with `Workshop.household()`; what it started is 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -18,6 +20,7 @@ from typing import Any
 
 from psycopg.errors import InsufficientPrivilege
 from redis import Redis
+from sqlalchemy.exc import OperationalError
 from support.desk import DeskDriver, make_settings
 from support.sandbox import API_KEY, Sandbox
 from support.services import create_database, drop_database
@@ -32,7 +35,7 @@ PATIENCE = 20.0
 SETTINGS = {
     "BATCHDESK_POLL_SCHEDULE": "*:0.2",
     "BATCHDESK_RETRY_DELAY": "0",
-    "BATCHDESK_UNKNOWN_GRACE": "2",  # longer than a process is ever silent
+    "BATCHDESK_UNKNOWN_GRACE": "3",  # longer than a process is ever silent
     "BATCHDESK_MISSING_WAIT": "1",
     "BATCHDESK_BATCH_MAX_REQUESTS": "12",
 }
@@ -123,6 +126,12 @@ class Household:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copytree(self.folder, folder / self.folder.name, ignore=shutil.ignore_patterns("home", "api", "held"))
 
+    def unexpected(self) -> Counter[str]:
+        """How often a step of a worker broke with an error that nobody expects, by its name."""
+        logs = "".join(log.read_text("utf-8", "replace") for log in self.folder.glob("worker-*.log"))
+        found = re.findall(r"^((?:[a-z_]\w*\.)+[A-Z]\w*|[A-Z]\w*Error)(?::|$)", logs, re.MULTILINE)
+        return Counter(name for name in found if not name.startswith("sqlalchemy."))  # it repeats the driver's
+
     # -- what time and fate do ------------------------------------------------------------------------------------
 
     def flush_queue(self) -> None:
@@ -144,6 +153,14 @@ class Household:
 
         :param nudge: be a clock as well.
         """
+        try:
+            self._tend()
+        except OperationalError:
+            return  # a row is locked by somebody who is dying: at the next look
+        if nudge:
+            jobs.nudge()
+
+    def _tend(self) -> None:
         lost = jobs.queue().count == 0  # then whatever was nudged a while ago is in no queue any more
         gone = list(self.orders.dead())
         gone += [done.lease for done in self.orders.done() if done.what == STALL]
@@ -152,8 +169,6 @@ class Household:
             for step, target, epoch in gone:
                 _lapse(tx, step, target, epoch)
             _hurry(tx, lost=lost)
-        if nudge:
-            jobs.nudge()
 
 
 def _lapse(tx: Any, step: str, target: int, epoch: int) -> None:

@@ -14,7 +14,7 @@ from chaos.points import COMMIT, Point
 from chaos.rounds import Plan
 from chaos.scenarios import Scenario
 
-RATES = (0.0, 0.01, 0.03, 0.06)  # of fault points that are struck at
+RATES = (0.0, 0.02, 0.05, 0.1)  # of fault points that are struck at
 SECONDS = 5.0  # in which the blows from outside fall
 CALLS = ("ok", "ok", "500", "502", "529", "429:0", "drop_before", "drop_after", "garbled")
 # Faults of each verb. A create may be accepted and its answer lost in several ways; 400 ends a batch for good.

@@ -6,17 +6,17 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import mkdtemp
 
-from sqlalchemy.exc import OperationalError
 from support.audit import Broken, broken
 
 from chaos.household import Household, Workshop
-from chaos.orders import KILL, Done, given
-from chaos.points import Point
+from chaos.orders import KILL, STALL, Done, given
+from chaos.points import COMMIT, Point
 from chaos.scenarios import CALM_API, Clicks, Scenario, click, start
 
 LOOK = 0.05  # seconds between looks at a round
@@ -55,6 +55,7 @@ class Verdict:
     batches: int = 0
     lines: int = 0
     seconds: float = 0.0
+    unexpected: Counter[str] = field(default_factory=Counter)
 
     def struck(self, point: Point) -> bool:
         """Whether anybody came to a point where something was to happen."""
@@ -77,6 +78,7 @@ class Verdict:
             f"struck {struck}",
             f"done {', '.join(self.blows) or 'nothing'}",
             f"api {api or 'well'}",
+            f"unexpected {', '.join(f'{name} {n}' for name, n in sorted(self.unexpected.items())) or 'nothing'}",
             f"{self.requests} requests, {self.batches} batches, {self.lines} billed, {self.seconds:.1f} s",
             "OK" if not self.broken else "BROKEN",
         ]
@@ -108,12 +110,17 @@ def _audit(household: Household, verdict: Verdict, run_ids: Sequence[int]) -> No
     """Look through the books, all of them, and count what these runs came to."""
     verdict.broken += broken(household.desk, household.api)
     verdict.done = household.orders.done()
+    verdict.unexpected = household.unexpected()
     count = household.desk.scalar
     runs = list(run_ids)
     batches = "SELECT id FROM batches WHERE run_id = ANY(:runs)"
     verdict.requests = count(f"SELECT count(*) FROM requests WHERE batch_id IN ({batches})", runs=runs)
     verdict.batches = count(f"SELECT count(*) FROM ({batches})", runs=runs)
     verdict.lines = count("SELECT count(*) FROM ledger_lines WHERE run_id = ANY(:runs)", runs=runs)
+
+
+class NoEnd(Exception):
+    """A round that does not come to its end; the message says why not."""
 
 
 class _Round:
@@ -131,7 +138,7 @@ class _Round:
     def look(self) -> bool:
         """Do what is to be done now; whether everything is over.
 
-        :raises TimeoutError: it never will be.
+        :raises NoEnd: it never will be.
         """
         now = time.monotonic()
         self.clicks.due()
@@ -145,9 +152,9 @@ class _Round:
         if self.household.desk.scalar("SELECT count(*) FROM steps") or self.blows:
             self.busy = now
         if now - self.busy > STUCK:
-            raise TimeoutError("nothing is due any more")
+            raise NoEnd("nothing is due any more")
         if now - self.began > PATIENCE:
-            raise TimeoutError(f"not within {PATIENCE:g} seconds")
+            raise NoEnd(f"not within {PATIENCE:g} seconds")
         return False
 
     def _over(self) -> bool:
@@ -191,11 +198,9 @@ def _drive(household: Household, verdict: Verdict, run_ids: Sequence[int], *, nu
             household.tend(nudge=nudge)
             if current.look():
                 return
-        except TimeoutError as error:
+        except NoEnd as error:
             verdict.broken.append(Broken(ENDED, (f"{error}: {_left(household)}",)))
             return
-        except OperationalError:
-            pass  # our own connection was cut, or a row is locked by somebody who is dying
         time.sleep(LOOK)
 
 
@@ -208,19 +213,21 @@ def _left(household: Household) -> str:
 
 
 def sweep(
-    workshop: Workshop, scenario: Scenario, points: Sequence[Point], *, keep: Path | None = None
+    workshop: Workshop, scenario: Scenario, points: Sequence[Point], *, what: str = KILL, keep: Path | None = None
 ) -> Iterator[Verdict]:
     """Strike at one fault point after the other, each in a run of its own, audited each time.
 
-    One household sees them all, until something is wrong with it. A point that nobody came to is tried once more.
+    One household sees them all, until something is wrong with it. A point that nobody came to is tried again.
+
+    :param what: happens at each; nobody falls silent within a transaction.
     """
-    left = [(point, GOES) for point in points]
+    left = [(point, GOES) for point in points if what != STALL or point.moment != COMMIT]
     while left:
         with workshop.household(clocks=0) as household:
             while left:
                 point, goes = left.pop(0)
-                strikes = {point: KILL} | {Point.read(where): what for where, what in scenario.strike}
-                verdict = again(household, Plan(None, scenario, tuple((strikes | {point: KILL}).items())))
+                strikes = {point: what} | {Point.read(where): other for where, other in scenario.strike}
+                verdict = again(household, Plan(None, scenario, tuple((strikes | {point: what}).items())))
                 if verdict.broken and keep is not None:
                     household.keep(keep)
                 if not verdict.struck(point) and goes > 1 and not verdict.broken:
