@@ -1,6 +1,6 @@
 # Batchdesk: everything a fresh machine needs is Python 3.11 or later, make and the package index.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench lock
+.PHONY: help install demo test check bench chaos lock
 SHELL := /bin/sh
 
 PYTHON ?= python3
@@ -33,6 +33,10 @@ demo: $(VENV)/installed ## Real examples against the sandbox, dashboard left up 
 
 test: $(VENV)/installed-dev ## All tests, on real parts
 	@env $$(env | sed -n 's/^\(ANTHROPIC_[A-Za-z0-9_]*\)=.*/-u \1/p') $(BIN)/python -m pytest -n 2 --dist loadfile
+
+chaos: $(VENV)/installed-dev ## Kills and API faults at random, audited (SEED=n ROUNDS=n; SWEEP=1: each fault point once)
+	@PYTHONPATH=tests:. $(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
+		$(if $(filter 1,$(SWEEP)),--sweep) $(if $(ONLY),--only $(ONLY)) $(if $(HOW),--how $(HOW))
 
 check: $(VENV)/installed-dev ## Format, lint, types, layers, migration drift
 	$(BIN)/ruff format --check .

@@ -240,6 +240,7 @@ class Outage:
 
 
 queue_away = Outage("The queue")
+database_away = Outage("The database")
 
 
 def nudge() -> int:

@@ -25,15 +25,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from webapp import db
 from webapp.batches import leaving
-from webapp.jobs import ENDED, QUEUE, Outage, nudge, queue_away, queue_trouble
+from webapp.jobs import ENDED, QUEUE, database_away, nudge, queue_away, queue_trouble
 
 log = logging.getLogger("batchdesk")
 
 TICK = 1.0
 HEARTBEAT_SECONDS = 10.0
 FORGET_PROCESSES = "1 day"
-
-database_away = Outage("The database")
 
 
 class Heart:

@@ -1,12 +1,15 @@
 """The books of an installation against themselves and against the sandbox's: what must hold after any run.
 
-Tests call `audit` at their end; it says each sum that does not agree.
+Tests call `audit` at their end; it names each line that does not hold, with what is wrong. `broken` tells the same
+without an error. Each line is a function whose name says what holds; it yields a sentence for whatever does not.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from support.desk import DeskDriver
@@ -23,6 +26,42 @@ TOKENS = {
     "output_tokens": "output_tokens",
 }
 OUTCOMES = ("pending", "succeeded", "errored", "canceled", "expired", "missing", "stopped")
+SHOWN = 3  # rows that a sentence names
+
+
+@dataclass
+class Books:
+    """An installation, the API it sends to, and whose batches at that API are not its own."""
+
+    desk: DeskDriver
+    sandbox: Sandbox
+    strangers: Collection[str] = field(default=())
+
+    @cached_property
+    def accepted(self) -> list[tuple[str, str]]:
+        """(batch, custom_id) of each request of ours that the API accepted."""
+        lines = self.sandbox.accepted()
+        return [(one["batch_id"], one["custom_id"]) for one in lines if one["batch_id"] not in self.strangers]
+
+    def none(self, what: str, statement: str, **parameters: Any) -> Iterator[str]:
+        """A sentence if a query finds rows."""
+        found = self.desk.rows(statement, **parameters)
+        if found:
+            yield f"{len(found)} {what}, such as {', '.join(str(tuple(row)) for row in found[:SHOWN])}"
+
+
+Line = Callable[[Books], Iterator[str]]
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A line of the audit that does not hold, by its name, and how."""
+
+    line: str
+    words: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.line.replace('_', ' ')}: " + "; ".join(self.words)
 
 
 def audit(desk: DeskDriver, sandbox: Sandbox, *, over: bool = True, strangers: Collection[str] = ()) -> None:
@@ -31,137 +70,221 @@ def audit(desk: DeskDriver, sandbox: Sandbox, *, over: bool = True, strangers: C
     :param over: False where batches are still under way: nothing is asked of what is not there yet.
     :param strangers: ids of batches at the API that are not of this installation.
     """
-    moves_are_allowed(desk)
-    tallies_are_the_rows(desk)
-    results_are_stored_once(desk)
-    nothing_is_accepted_twice(desk, sandbox, strangers)
-    if over:
-        every_request_is_accounted_for(desk)
-        outputs_are_made_once(desk)
-        the_ledger_is_the_bill(desk, sandbox, strangers)
+    found = broken(desk, sandbox, over=over, strangers=strangers)
+    assert not found, "\n".join(str(one) for one in found)
 
 
-def every_request_is_accounted_for(desk: DeskDriver) -> None:
-    """Nothing pends, each item stands as its attempts do, no open step is left."""
-    assert not desk.rows("SELECT id FROM items WHERE state = 'pending' OR output_state = 'waiting'")
-    assert not desk.rows(
-        "SELECT r.id, r.state FROM requests r JOIN batches b ON b.id = r.batch_id "
-        "WHERE r.state = 'pending' OR b.state NOT IN ('done', 'failed', 'discarded')"
+def broken(desk: DeskDriver, sandbox: Sandbox, *, over: bool = True, strangers: Collection[str] = ()) -> list[Broken]:
+    """The lines that do not hold. Arguments as for `audit`."""
+    books = Books(desk, sandbox, strangers)
+    found = []
+    for line in (*ALWAYS, *AT_THE_END) if over else ALWAYS:
+        words = tuple(line(books))
+        if words:
+            found.append(Broken(line.__name__, words))
+    return found
+
+
+def every_request_is_accounted_for(books: Books) -> Iterator[str]:
+    """Nothing pends, each item's latest attempt stands as the item does, each batch holds what it should."""
+    yield from books.none(
+        "items pend", "SELECT id, state, output_state FROM items WHERE state = 'pending' OR output_state = 'waiting'"
     )
-    # By its latest attempt; where that failed, by an earlier one whose line came late.
-    assert not desk.rows(
+    yield from books.none(
+        "requests pend or are in an open batch",
+        "SELECT r.id, r.state, b.state FROM requests r JOIN batches b ON b.id = r.batch_id "
+        "WHERE r.state = 'pending' OR b.state NOT IN ('done', 'failed', 'discarded')",
+    )
+    yield from books.none(
+        # Or as an earlier one, whose line came late.
+        "items do not stand as their latest request",
         "SELECT i.id, i.state, r.state FROM items i JOIN requests r ON r.item_id = i.id AND r.attempt = i.attempts "
         "WHERE r.state <> i.state AND NOT (i.state = 'succeeded' AND EXISTS (SELECT 1 FROM requests late "
-        "WHERE late.item_id = i.id AND late.state = 'succeeded'))"
+        "WHERE late.item_id = i.id AND late.state = 'succeeded'))",
     )
-    wrong = "SELECT i.id FROM items i WHERE i.attempts <> (SELECT count(*) FROM requests r WHERE r.item_id = i.id)"
-    assert not desk.rows(wrong)
-    wrong = "SELECT id, total FROM batches b WHERE state <> 'discarded' AND total <> "
-    assert not desk.rows(wrong + "(SELECT count(*) FROM requests r WHERE r.batch_id = b.id)")
-    assert not desk.rows("SELECT * FROM submissions WHERE outcome IS NULL OR outcome = 'unknown'")
-    # One that was cancelled may have been before each of its subjects had its item.
-    for run in desk.rows("SELECT id, subjects FROM runs WHERE state = 'finished'"):
-        assert desk.scalar("SELECT count(*) FROM items WHERE run_id = :id", id=run.id) == run.subjects
+    yield from books.none(
+        "items count other attempts than they have requests",
+        "SELECT i.id, i.attempts FROM items i "
+        "WHERE i.attempts <> (SELECT count(*) FROM requests r WHERE r.item_id = i.id)",
+    )
+    yield from books.none(
+        "batches differ from their total",
+        "SELECT id, total FROM batches b WHERE state <> 'discarded' "
+        "AND total <> (SELECT count(*) FROM requests r WHERE r.batch_id = b.id)",
+    )
+    yield from books.none(
+        "POSTs are not settled", "SELECT id, outcome FROM submissions WHERE outcome IS NULL OR outcome = 'unknown'"
+    )
+    yield from books.none(
+        # One that was cancelled may have been before each of its subjects had its item.
+        "runs that are finished lack items",
+        "SELECT r.id, r.subjects FROM runs r WHERE r.state = 'finished' "
+        "AND r.subjects <> (SELECT count(*) FROM items i WHERE i.run_id = r.id)",
+    )
 
 
-def results_are_stored_once(desk: DeskDriver) -> None:
+def every_result_is_stored_once(books: Books) -> Iterator[str]:
     """A result for every answered request, of its kind, and none for any other."""
-    assert not desk.rows(
+    yield from books.none(
+        "results are not of their request's kind",
         "SELECT r.id, r.state, res.kind FROM results res LEFT JOIN requests r ON r.id = res.request_id "
-        "WHERE r.state IS DISTINCT FROM res.kind"
+        "WHERE r.state IS DISTINCT FROM res.kind",
     )
-    unanswered = "SELECT r.id FROM requests r JOIN batches b ON b.id = r.batch_id WHERE b.state <> 'failed' "
-    answered = "AND r.state IN ('succeeded', 'errored', 'canceled', 'expired') "
-    assert not desk.rows(
-        unanswered + answered + "AND NOT EXISTS (SELECT 1 FROM results res WHERE res.request_id = r.id)"
+    yield from books.none(
+        "answered requests have no result",
+        "SELECT r.id, r.state FROM requests r JOIN batches b ON b.id = r.batch_id WHERE b.state <> 'failed' "
+        "AND r.state IN ('succeeded', 'errored', 'canceled', 'expired') "
+        "AND NOT EXISTS (SELECT 1 FROM results res WHERE res.request_id = r.id)",
     )
 
 
-def outputs_are_made_once(desk: DeskDriver) -> None:
+def every_output_is_applied_once(books: Books) -> Iterator[str]:
     """An output for every succeeded request; an item with one of use is ok, any other stands as its last one does."""
-    assert not desk.rows(
+    yield from books.none(
+        "succeeded requests and outputs have no counterpart",
         "SELECT r.id, o.request_id FROM requests r FULL JOIN outputs o ON o.request_id = r.id "
-        "WHERE (r.state = 'succeeded') IS DISTINCT FROM (o.request_id IS NOT NULL)"
+        "WHERE (r.state = 'succeeded') IS DISTINCT FROM (o.request_id IS NOT NULL)",
     )
     of_use = "(SELECT r.item_id FROM requests r JOIN outputs o ON o.request_id = r.id WHERE o.state = 'ok')"
-    assert not desk.rows(f"SELECT id FROM items WHERE (id IN {of_use}) <> (coalesce(output_state, 'none') = 'ok')")
-    assert not desk.rows(
-        "SELECT i.id FROM items i JOIN requests r ON r.item_id = i.id AND r.attempt = i.attempts "
-        f"LEFT JOIN outputs o ON o.request_id = r.id WHERE i.id NOT IN {of_use} AND o.state IS NOT NULL "
-        "AND i.output_state IS DISTINCT FROM o.state"
+    yield from books.none(
+        "items are ok without an output of use, or not ok with one",
+        f"SELECT id, output_state FROM items WHERE (id IN {of_use}) <> (coalesce(output_state, 'none') = 'ok')",
     )
-    assert not desk.rows("SELECT id FROM items WHERE (state = 'succeeded') <> (output_state IS NOT NULL)")
+    yield from books.none(
+        "items do not stand as their output",
+        "SELECT i.id, i.output_state, o.state FROM items i "
+        "JOIN requests r ON r.item_id = i.id AND r.attempt = i.attempts JOIN outputs o ON o.request_id = r.id "
+        f"WHERE i.id NOT IN {of_use} AND i.output_state IS DISTINCT FROM o.state",
+    )
+    yield from books.none(
+        "items succeeded without a state of their output, or have one without",
+        "SELECT id, state, output_state FROM items WHERE (state = 'succeeded') <> (output_state IS NOT NULL)",
+    )
 
 
-def tallies_are_the_rows(desk: DeskDriver) -> None:
+def the_tallies_are_the_rows(books: Books) -> Iterator[str]:
     """The sums of tallies are the counts of rows, batch by batch and run by run."""
-    sums = ", ".join(f"sum({name}) AS {name}" for name in (*OUTCOMES, "ok", "invalid"))
-    requests: dict[int, Counter[str]] = {}
-    for line in desk.rows("SELECT batch_id, state, count(*) AS n FROM requests GROUP BY 1, 2"):
-        requests.setdefault(line.batch_id, Counter())[line.state] = line.n
-    for line in desk.rows(f"SELECT batch_id, {sums} FROM tallies WHERE scope = 'requests' GROUP BY 1"):
-        tallied = {name: getattr(line, name) for name in OUTCOMES}
-        assert tallied == {name: requests.get(line.batch_id, Counter())[name] for name in OUTCOMES}, line.batch_id
-    items: dict[int, Counter[str]] = {}
-    for line in desk.rows("SELECT run_id, state, output_state, count(*) AS n FROM items GROUP BY 1, 2, 3"):
-        counter = items.setdefault(line.run_id, Counter())
+    counted: dict[tuple[str, int], Counter[str]] = {}
+    for line in books.desk.rows("SELECT batch_id, state, count(*) AS n FROM requests GROUP BY 1, 2"):
+        counted.setdefault(("batch", line.batch_id), Counter())[line.state] = line.n
+    for line in books.desk.rows("SELECT run_id, state, output_state, count(*) AS n FROM items GROUP BY 1, 2, 3"):
+        counter = counted.setdefault(("run", line.run_id), Counter())
         counter[line.state] += line.n
         counter[line.output_state or ""] += line.n
-    for line in desk.rows(f"SELECT run_id, {sums} FROM tallies WHERE scope = 'items' GROUP BY 1"):
-        tallied = {name: getattr(line, name) for name in (*OUTCOMES, "ok", "invalid")}
-        assert tallied == {name: items.get(line.run_id, Counter())[name] for name in tallied}, line.run_id
+    tallied: dict[tuple[str, int], Counter[str]] = {}
+    sums = ", ".join(f"sum({name}) AS {name}" for name in (*OUTCOMES, "ok", "invalid"))
+    for table, scope in (("batch", "requests"), ("run", "items")):
+        for line in books.desk.rows(f"SELECT {table}_id AS id, {sums} FROM tallies WHERE scope = '{scope}' GROUP BY 1"):
+            tallied[table, line.id] = Counter({name: getattr(line, name) for name in (*OUTCOMES, "ok", "invalid")})
+    for table, row_id in sorted(counted.keys() | tallied.keys()):
+        rows, sum_ = (one.get((table, row_id), Counter()) for one in (counted, tallied))
+        wrong = [
+            f"{name} {sum_[name]} for {rows[name]}" for name in (*OUTCOMES, "ok", "invalid") if sum_[name] != rows[name]
+        ]
+        if wrong:
+            yield f"{table} {row_id} tallies {', '.join(wrong)}"
 
 
-def moves_are_allowed(desk: DeskDriver) -> None:
+def the_moves_are_allowed(books: Books) -> Iterator[str]:
     """Events tell the way of each batch and run without a gap, by moves that the tables of moves know."""
-    _chains(desk, "batches", "batch_id IS NOT NULL", "batch_id", "planned", BATCH_MOVES, BatchState)
-    _chains(desk, "runs", "batch_id IS NULL", "run_id", "planning", RUN_MOVES, RunState)
+    yield from _chains(books, "batches", "batch_id IS NOT NULL", "batch_id", "planned", BATCH_MOVES, BatchState)
+    yield from _chains(books, "runs", "batch_id IS NULL", "run_id", "planning", RUN_MOVES, RunState)
 
 
-def _chains(desk: DeskDriver, table: str, which: str, key: str, first: str, moves: Any, states: Any) -> None:
-    at: dict[int, str] = {row.id: first for row in desk.rows(f"SELECT id FROM {table}")}
-    for event in desk.rows(
+def _chains(books: Books, table: str, which: str, key: str, first: str, moves: Any, states: Any) -> Iterator[str]:
+    at: dict[int, str] = {row.id: first for row in books.desk.rows(f"SELECT id FROM {table}")}
+    for event in books.desk.rows(
         f"SELECT {key} AS id, from_state, to_state FROM events WHERE kind = 'move' AND {which} ORDER BY events.id"
     ):
-        assert event.from_state == at[event.id], (table, at[event.id], event)
-        assert states(event.to_state) in moves[states(event.from_state)], (table, event)
+        if event.from_state != at[event.id]:
+            yield f"{table} {event.id} left {event.from_state} where it was {at[event.id]}"
+        if states(event.to_state) not in moves[states(event.from_state)]:
+            yield f"{table} {event.id} went from {event.from_state} to {event.to_state}"
         at[event.id] = event.to_state
-    for row in desk.rows(f"SELECT id, state FROM {table}"):
-        assert at[row.id] == row.state, (table, row)
+    for row in books.desk.rows(f"SELECT id, state FROM {table}"):
+        if at[row.id] != row.state:
+            yield f"{table} {row.id} is {row.state}, and no event moved it there from {at[row.id]}"
 
 
-def nothing_is_accepted_twice(desk: DeskDriver, sandbox: Sandbox, strangers: Collection[str] = ()) -> None:
-    """What the API accepted is what was sent, each request once, each batch known by its id."""
-    accepted = [line for line in sandbox.accepted() if line["batch_id"] not in strangers]
-    at_the_api = {(line["batch_id"], line["custom_id"]) for line in accepted}
-    assert len(accepted) == len(at_the_api) == len({custom_id for _, custom_id in at_the_api})
-    sent = desk.rows(
+def no_custom_id_is_accepted_twice(books: Books) -> Iterator[str]:
+    """The API accepted each request once."""
+    twice = [name for name, count in Counter(custom_id for _, custom_id in books.accepted).items() if count > 1]
+    if twice:
+        yield f"{len(twice)} custom_ids were accepted more than once, such as {', '.join(sorted(twice)[:SHOWN])}"
+
+
+def what_the_api_accepted_is_what_was_sent(books: Books) -> Iterator[str]:
+    """Each batch at the API is known by its id, with the requests that it holds; but for POSTs not settled yet."""
+    at_the_api = set(books.accepted)
+    sent = books.desk.rows(
         "SELECT b.api_id, r.custom_id FROM requests r JOIN batches b ON b.id = r.batch_id WHERE b.api_id IS NOT NULL"
     )
-    known = {(line.api_id, line.custom_id) for line in sent if line.api_id not in strangers}
-    assert known <= at_the_api
+    known = {(line.api_id, line.custom_id) for line in sent if line.api_id not in books.strangers}
+    if known - at_the_api:
+        yield f"{len(known - at_the_api)} requests were never accepted, such as {min(known - at_the_api)}"
     unsettled = {
         line.custom_id
-        for line in desk.rows(
+        for line in books.desk.rows(
             "SELECT r.custom_id FROM requests r JOIN batches b ON b.id = r.batch_id "
             "WHERE b.state IN ('submitting', 'submit_unknown') OR (b.api_id = ANY(:strangers))",
-            strangers=list(strangers),
+            strangers=list(books.strangers),
         )
     }
-    assert {custom_id for _, custom_id in at_the_api - known} <= unsettled
+    lost = {(batch, custom_id) for batch, custom_id in at_the_api - known if custom_id not in unsettled}
+    if lost:
+        names = ", ".join(sorted({batch for batch, _ in lost})[:SHOWN])
+        yield f"{len(lost)} accepted requests are in batches that no row knows with them ({names})"
 
 
-def the_ledger_is_the_bill(desk: DeskDriver, sandbox: Sandbox, strangers: Collection[str] = ()) -> None:
+def the_ledger_is_the_bill(books: Books) -> Iterator[str]:
     """The ledger's lines and tokens are the sandbox's bill, batch by batch, to the token."""
     sums = ", ".join(f"sum({ours})::bigint AS {ours}" for ours in TOKENS)
     ledger = {
         line.api_batch_id: {"requests": line.lines} | {theirs: getattr(line, ours) for ours, theirs in TOKENS.items()}
-        for line in desk.rows(f"SELECT api_batch_id, count(*) AS lines, {sums} FROM ledger_lines GROUP BY 1")
+        for line in books.desk.rows(f"SELECT api_batch_id, count(*) AS lines, {sums} FROM ledger_lines GROUP BY 1")
     }
     bill = {
         batch["id"]: batch["total"]
-        for batch in sandbox.bill()["batches"]
-        if batch["total"]["requests"] and batch["id"] not in strangers
+        for batch in books.sandbox.bill()["batches"]
+        if batch["total"]["requests"] and batch["id"] not in books.strangers
     }
-    assert ledger == bill
-    assert not desk.rows("SELECT id FROM ledger_lines WHERE cost_usd IS NULL")
+    for batch in sorted(ledger.keys() | bill.keys()):
+        if ledger.get(batch) != bill.get(batch):
+            yield f"{batch} was billed as {bill.get(batch)} and is in the ledger as {ledger.get(batch)}"
+    yield from books.none("ledger lines are unpriced", "SELECT id, model FROM ledger_lines WHERE cost_usd IS NULL")
+    yield from books.none(
+        "ledger lines are marked as second answers, and there is no first",
+        "SELECT id, custom_id FROM ledger_lines second WHERE duplicate AND NOT EXISTS "
+        "(SELECT 1 FROM ledger_lines first WHERE first.custom_id = second.custom_id AND NOT first.duplicate)",
+    )
+
+
+def nobody_pays_twice(books: Books) -> Iterator[str]:
+    """No record with a good answer was sent again, and no answer was billed for two batches."""
+    yield from books.none(
+        "records were sent again after a good answer",
+        "SELECT r.item_id, r.attempt FROM requests r JOIN outputs o ON o.request_id = r.id AND o.state = 'ok' "
+        "JOIN results res ON res.request_id = r.id JOIN requests later ON later.item_id = r.item_id "
+        "AND later.attempt > r.attempt AND later.state <> 'stopped' JOIN batches b ON b.id = later.batch_id "
+        "WHERE res.received_at < b.created_at",
+    )
+    yield from books.none(
+        "answers were billed more than once",
+        "SELECT custom_id, count(*) FROM ledger_lines GROUP BY 1 HAVING count(*) > 1",
+    )
+
+
+#: What holds at any moment, and what holds once everything is over.
+ALWAYS: tuple[Line, ...] = (
+    the_moves_are_allowed,
+    the_tallies_are_the_rows,
+    every_result_is_stored_once,
+    no_custom_id_is_accepted_twice,
+    what_the_api_accepted_is_what_was_sent,
+)
+AT_THE_END: tuple[Line, ...] = (
+    every_request_is_accounted_for,
+    every_output_is_applied_once,
+    the_ledger_is_the_bill,
+    nobody_pays_twice,
+)

@@ -1,0 +1,211 @@
+"""The ways a run can go, one after the other, which together pass every boundary there is.
+
+`discover` performs them in this process, without killing anybody, and notes the fault points that each passes: that is
+the list which rounds and sweeps strike at. A place that no scenario passes fails `test_points.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image as Picture
+from support.desk import DeskDriver, documents
+
+from chaos.boundaries import Watch, watch
+from chaos.household import PATIENCE, Household, Workshop
+from chaos.orders import STALL
+from chaos.points import Point
+from webapp import db, jobs
+from webapp.batches.completion import pause_run
+from webapp.batches.states import FailureClass
+from webapp.batches.steps import Lease
+from webapp.errors import BatchdeskError
+
+RECORDS = 24
+IMAGES = 3
+
+# Moments of a run to click at, as queries that find something.
+PLANNED = "SELECT 1 FROM batches WHERE run_id = :run"
+AT_THE_API = f"{PLANNED} AND state = 'in_progress'"
+POSTING = (
+    "SELECT 1 FROM submissions s JOIN batches b ON b.id = s.batch_id "
+    "WHERE b.run_id = :run AND s.outcome IS NULL AND s.armed_at IS NULL"
+)
+PAUSED = "SELECT 1 FROM runs WHERE id = :run AND state = 'paused'"
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What is run, what the API does meanwhile, and what a person does.
+
+    :param clicks: (when, what): each is done once, as soon as a query finds something.
+    :param strike: fault points at which something happens in any case, and what.
+    """
+
+    name: str
+    task: str = "classify"
+    records: int = RECORDS
+    api: Mapping[str, Any] = field(default_factory=dict)
+    clicks: tuple[tuple[str, str], ...] = ()
+    strike: tuple[tuple[str, str], ...] = ()
+
+
+SCENARIOS = (
+    Scenario("calm"),
+    Scenario("images", task="alt_text", records=IMAGES),
+    Scenario("sent again", task="summarise", api={"overloaded_share": 0.4, "expired_share": 0.2, "invalid_share": 0.1}),
+    Scenario(
+        "no clear answer",
+        api={"create_faults": "drop_after,drop_before,500_after", "list_faults": "ok,ok,ok,500*2"},
+    ),
+    Scenario(
+        "not now",
+        api={"create_faults": "429:0,413,ok,429:0,ok,401", "list_faults": "500,ok,429:0"},
+        clicks=((PAUSED, "resume"),),
+    ),
+    Scenario("held and let go", api={"create_faults": "drop_before", "list_faults": "ok,ok,ok,401"}),
+    Scenario(
+        "results in trouble",
+        api={"results_faults": "500,404,truncate:900,missing:1,duplicate:2+garbage:1+unknown:1,crlf+blank"},
+    ),
+    Scenario("polls in trouble", api={"retrieve_faults": "500,404,401,429:0,ok,drop_before,garbled"}),
+    Scenario("cancelled", api={"delay": 2.0, "cancel_delay": 0.0}, clicks=((AT_THE_API, "cancel"),)),
+    Scenario("cancelled before it was sent", api={"list_faults": "500*3"}, clicks=((PLANNED, "cancel"),)),
+    Scenario(
+        "stopped while it is sent",
+        clicks=((POSTING, "pause"), (PAUSED, "resume")),
+        strike=(("submit:submission._send.2:committed:1", "stall"),),
+    ),
+    Scenario(
+        "dead while it is sent",
+        strike=(("submit:gateway.create:sent:1", "kill"), ("submit:gateway.create:sending:1", "kill")),
+    ),
+)
+
+
+def start(desk: DeskDriver, scenario: Scenario, folder: Path) -> int:
+    """Start the run of a scenario; its id.
+
+    :param folder: where images are put, if it is about images.
+    """
+    if scenario.task != "alt_text":
+        return desk.start(documents(scenario.records), task=scenario.task)
+    folder.mkdir()
+    for n in range(scenario.records):
+        Picture.new("RGB", (8, 8), (n, n, n)).save(folder / f"{n}.png")
+    return desk.start_folder(folder, scenario.task)
+
+
+def click(run_id: int, what: str) -> None:
+    """What a person does with a run; refused where it makes no sense just then."""
+    with suppress(BatchdeskError):
+        if what == "cancel":
+            jobs.ask_cancel_run(run_id, actor="chaos")
+        elif what == "resubmit":
+            jobs.ask_resubmit(run_id, list(FailureClass), actor="chaos")
+        elif what == "resume":
+            jobs.ask_resume(run_id, actor="chaos")
+        elif what == "pause":
+            with db.transaction() as tx:
+                pause_run(tx, run_id, "A person wants it so.", actor="chaos")
+
+
+class Clicks:
+    """The clicks of a scenario that are still to come."""
+
+    def __init__(self, desk: DeskDriver, scenario: Scenario, run_id: int) -> None:
+        self._desk = desk
+        self._run = run_id
+        self._left = list(scenario.clicks)
+
+    def due(self) -> None:
+        """Click if the next one's moment has come."""
+        if self._left and self._desk.scalar(self._left[0][0], run=self._run):
+            click(self._run, self._left.pop(0)[1])
+
+
+# Every setting that a scenario changes, as it is where nothing is wrong.
+CALM_API: dict[str, Any] = {
+    "delay": 0.0,
+    "cancel_delay": 0.0,
+    **dict.fromkeys((f"{verb}_faults" for verb in ("create", "retrieve", "list", "results", "cancel")), ""),
+    **dict.fromkeys(
+        (f"{what}_share" for what in ("errored", "overloaded", "invalid", "expired", "missing", "nasty")), 0.0
+    ),
+}
+
+
+# Here nothing is ever silent, or late.
+QUICK = {"BATCHDESK_UNKNOWN_GRACE": "0.5", "BATCHDESK_MISSING_WAIT": "0.3"}
+
+
+class Killed(BaseException):
+    """Stands for a death in this process: nothing of ours catches it."""
+
+
+def discover(workshop: Workshop, scenarios: Sequence[Scenario] = SCENARIOS) -> dict[Point, Scenario]:
+    """Each fault point with the first scenario that passes it; performed in this process, step by step."""
+    found: dict[Point, Scenario] = {}
+    with workshop.household(workers=0, clocks=0, settings=QUICK) as household:
+        for scenario in scenarios:
+            household.api.configure(**CALM_API | dict(scenario.api))
+            for point in sorted(_passed(household, scenario)):
+                found.setdefault(point, scenario)
+    return found
+
+
+def _passed(household: Household, scenario: Scenario) -> set[Point]:
+    passed: set[Point] = set()
+    strike = dict(scenario.strike)
+    run_id = start(household.desk, scenario, household.folder / scenario.name)
+    clicks = Clicks(household.desk, scenario, run_id)
+
+    def act(point: Point, lease: Lease) -> None:
+        passed.add(point)
+        what = strike.pop(str(point), None)
+        if what == STALL:
+            one.lease = None  # what a person does now is no part of the step
+            clicks.due()
+            one.lease = lease
+        elif what is not None:
+            raise Killed
+
+    one = Watch(act)
+    with watched(one):
+        _perform(household.desk, run_id, clicks)
+    assert not strike, f"'{scenario.name}' does not come to {list(strike)}"
+    return passed
+
+
+def _perform(desk: DeskDriver, run_id: int, clicks: Clicks) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not (desk.status(run_id).over and not desk.rows("SELECT 1 FROM steps")):
+        assert time.monotonic() < deadline, f"it does not end: {desk.status(run_id)}"
+        clicks.due()
+        with suppress(Killed):
+            desk.lapse()
+            desk.hurry()
+            if not desk.perform_due():
+                time.sleep(0.05)
+
+
+@contextmanager
+def watched(one: Watch) -> Iterator[None]:
+    """Watch this process's boundaries for a while."""
+    before: list[tuple[Any, str, Any]] = []
+
+    def patch(owner: Any, name: str, value: Any) -> None:
+        before.append((owner, name, getattr(owner, name)))
+        setattr(owner, name, value)
+
+    watch(one, patch)
+    try:
+        yield
+    finally:
+        for owner, name, value in reversed(before):
+            setattr(owner, name, value)

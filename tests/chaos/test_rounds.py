@@ -1,0 +1,66 @@
+"""Workers die at every boundary, and at random, while the API misbehaves: the books agree in the end. `make chaos` goes
+on with it for as long as one likes.
+"""
+
+from __future__ import annotations
+
+import pytest
+from support.audit import ALWAYS, AT_THE_END
+
+from chaos.household import Workshop
+from chaos.plans import BLOWS, FAULTS, SHARES, draw
+from chaos.points import COMMIT, ROOT, Point
+from chaos.rounds import ENDED, gauntlet, play
+from chaos.scenarios import CALM_API, SCENARIOS, Scenario
+from webapp.batches.steps import StepName
+from webapp.sandbox import SandboxConfig
+
+CALM, _, AGAIN, *_ = SCENARIOS
+SEEDS = (20, 27)
+
+
+def test_a_worker_can_die_at_every_boundary_of_every_step(workshop: Workshop, points: dict[Point, Scenario]) -> None:
+    """I1, I2: each fault point of a run with retries kills a worker once; nothing is lost, doubled or paid twice."""
+    its = [point for point, scenario in points.items() if scenario in (CALM, AGAIN)]
+    assert {point.step for point in its} == set(StepName)
+    verdict, left = gauntlet(workshop, AGAIN, its, runs=9, goes=4)
+    assert not verdict.broken, verdict.words
+    assert not left, f"nobody came to {left}"
+    assert {done.point for done in verdict.done} == set(its)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_round_at_random_leaves_books_that_agree(
+    workshop: Workshop, points: dict[Point, Scenario], seed: int
+) -> None:
+    verdict = play(workshop, draw(seed, points))
+    print(verdict)
+    assert not verdict.broken, f"make chaos SEED={seed} ROUNDS=1\n{verdict}\n{verdict.words}"
+    assert verdict.requests and verdict.blows
+
+
+def test_a_seed_draws_the_same_plan_again() -> None:
+    points = [Point("submit", "submission._arm", moment, nth) for moment in ("commit", "committed") for nth in (1, 2)]
+    assert draw(7, points) == draw(7, reversed(points))
+    assert draw(7, points) != draw(8, points)
+
+
+def test_plans_use_everything_there_is() -> None:
+    """Within some hundreds of seeds each fault, share, blow and kind of strike is drawn; all of it is known."""
+    points = [Point("poll", "polling._store", moment, 1) for moment in (COMMIT, "committed")]
+    plans = [draw(seed, points) for seed in range(600)]
+    for verb, faults in FAULTS.items():
+        drawn = {one for plan in plans for one in plan.scenario.api.get(f"{verb}_faults", "").split(",")}
+        assert set(faults) <= drawn, verb
+    assert {f"{share}_share" for share in SHARES} <= {name for plan in plans for name in plan.scenario.api}
+    assert {what for pair in BLOWS for what in pair} == {what for plan in plans for _, what in plan.blows}
+    assert {what for plan in plans for _, what in plan.strikes} == {"kill", "kill-worker", "stall"}
+    assert not [plan for plan in plans if (points[0], "stall") in plan.strikes], "silent within a transaction"
+    for plan in plans:
+        SandboxConfig().changed(CALM_API | dict(plan.scenario.api))
+
+
+def test_each_line_of_the_audit_is_documented() -> None:
+    table = (ROOT / "docs" / "chaos.md").read_text().partition("| line | says |")[2]
+    told = {row.split("|")[1].strip() for row in table.splitlines()[2:] if row.startswith("|")}
+    assert told == {name.replace("_", " ") for name in (*(line.__name__ for line in (*ALWAYS, *AT_THE_END)), ENDED)}
