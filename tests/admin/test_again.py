@@ -91,7 +91,7 @@ def test_answers_that_are_no_use_are_processed_again_after_a_confirmation(
     assert desk.summary(picky).succeeded == 3
     assert desk.scalar("SELECT count(*) FROM former_outputs") == 1
     page = words(operator.get(f"/runs/{picky}/"))
-    assert "1 answers were processed again, with version 2 of the task." in page
+    assert "1 answer was processed again, with version 2 of the task." in page
     assert "operator@desk.example" in page
 
     page = operator.post(f"/runs/{picky}/reprocess", which="all", version="2")
