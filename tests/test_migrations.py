@@ -121,3 +121,27 @@ def test_every_time_has_a_zone_and_no_money_is_a_float(empty: Any) -> None:
     columns = {name: what for (kind, name), what in catalog().items() if kind == "column"}
     assert not [name for name, what in columns.items() if "without time zone" in what]
     assert not [name for name, what in columns.items() if what.startswith(("double", "real"))]
+
+
+def test_what_waits_for_its_next_attempt_is_known_after_the_upgrade(empty: Flask) -> None:
+    """Failures of class retry were tallied without their attempt; the sums stay what they were."""
+    upgrade(revision="0002")
+    with db.engine.begin() as connection:
+        for statement in (
+            "INSERT INTO datasets (name, source, text_field, created_by) VALUES ('d', 'd', 'text', 't')",
+            "INSERT INTO subjects (dataset_id, position, kind, key, content_hash, size, data) "
+            "SELECT 1, n, 'document', n, '', 2, '{}' FROM generate_series(0, 3) n",
+            "INSERT INTO runs (dataset_id, task, task_version, settings, token, subjects, owner, state) "
+            "SELECT 1, 'x', '1', '{}', state, 4, 't', state FROM unnest(ARRAY['running', 'finished']) state",
+            "INSERT INTO items (run_id, subject_id, position, size, attempts, subject_type, state, failure_class) "
+            "SELECT r, s + 1, s, 2, 1 + mod(s, 2), 'document', 'errored', CASE WHEN s = 3 THEN 'fix' ELSE 'retry' END "
+            "FROM generate_series(1, 2) r, generate_series(0, 3) s",
+            "INSERT INTO tallies (scope, run_id, errored) VALUES ('items', 1, 4), ('items', 2, 4)",
+        ):
+            connection.exec_driver_sql(statement)
+    upgrade()
+    with db.engine.connect() as connection:
+        found = connection.exec_driver_sql(
+            "SELECT run_id, retry_attempt, sum(errored) FROM tallies GROUP BY 1, 2 ORDER BY 1, 2"
+        ).all()
+    assert [tuple(line) for line in found] == [(1, 1, 2), (1, 2, 1), (1, None, 1), (2, None, 4)]

@@ -91,7 +91,7 @@ def test_answers_that_are_no_use_are_processed_again_after_a_confirmation(
     assert desk.summary(picky).succeeded == 3
     assert desk.scalar("SELECT count(*) FROM former_outputs") == 1
     page = words(operator.get(f"/runs/{picky}/"))
-    assert "1 answers were processed again, with version 2 of the task." in page
+    assert "1 answer was processed again, with version 2 of the task." in page
     assert "operator@desk.example" in page
 
     page = operator.post(f"/runs/{picky}/reprocess", which="all", version="2")
@@ -218,7 +218,7 @@ def test_what_waits_for_its_next_attempt_looks_different_from_what_has_failed(
     (final,) = desk.rows("SELECT min(id) FROM requests WHERE failure_class = 'fix'")[0]
     page = words(operator.get(f"/requests/{waiting}/"))
     assert "Not failed yet: it waits for its next attempt" in page
-    assert "2 waiting for their next attempt Comes by itself when its delay is over." in page
+    assert "2 waiting Comes by itself when its delay is over." in page
     assert "Not failed yet" not in operator.get(f"/requests/{final}/")
     listed = operator.get(f"/requests/?run={run_id}&state=errored")
     assert listed.count("waits for its next attempt") == min(again, 50)

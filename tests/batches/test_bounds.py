@@ -155,6 +155,33 @@ def test_a_request_builder_that_breaks_its_bounds_is_named_and_the_rest_is_plann
     audit(desk, sandbox)
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork.*:DeprecationWarning")
+def test_a_worker_of_the_queue_lives_through_all_of_it(desk: DeskDriver, sandbox: Sandbox, tmp_path: Path) -> None:
+    """The whole road with RQ's own worker, its alarms and its forked jobs."""
+    deeds = ("loop", "exit", "segfault", "memory")
+    run_id = start(desk, tmp_path, "process", *deeds)
+    desk.execute('UPDATE subjects SET data = (data::jsonb || \'{"plan": "segfault"}\')::json WHERE position = 0')
+    db.db.engine.dispose()
+    deadline = time.monotonic() + 120
+    while not desk.status(run_id).over:
+        assert time.monotonic() < deadline, desk.rows("SELECT * FROM steps")
+        db.db.engine.dispose()
+        worker = os.fork()
+        if worker == 0:
+            try:
+                jobs.nudge()
+                connection = jobs.connect(desk.app.config["REDIS_URL"], patient=True)
+                queue = jobs.Queue(jobs.QUEUE, connection=connection, serializer=jobs.JSONSerializer)
+                made = jobs.DeskWorker([queue], connection=connection, serializer=jobs.JSONSerializer)
+                made.work(burst=True, logging_level="CRITICAL")
+            finally:
+                os._exit(0)
+        assert os.waitpid(worker, 0)[1] == 0
+    assert [row.status for row in desk.outputs(run_id)] == ["errored", *["invalid", "succeeded"] * len(deeds)]
+    assert desk.scalar("SELECT count(*) FROM steps WHERE starts > 0") == 0
+    audit(desk, sandbox)
+
+
 def test_a_processor_that_waits_for_something_is_not_waited_for(
     desk: DeskDriver, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -287,3 +287,25 @@ def test_a_shard_that_does_not_match_its_requests_is_never_committed(desk: DeskD
     with pytest.raises(AssertionError, match="were made where"), db.transaction() as tx:
         sharding._commit(tx, run_id, Shard(2, 100), [0, 1])
     assert desk.scalar("SELECT count(*) FROM batches") == 1
+
+
+@pytest.mark.parametrize(("limit", "value"), [("CHUNK_BYTES", 300), ("CHUNK_SECONDS", 0.0)])
+def test_a_chunk_that_grows_too_long_is_committed_and_the_next_begun(
+    desk: DeskDriver, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, limit: str, value: float
+) -> None:
+    records = documents(9)
+    records[4]["text"] = "\udc00"
+    run_id = desk.start(records)
+    stored = []
+    store = planning._store
+
+    def counted(run_plan: Any, lease: Any, built: Any) -> None:
+        stored.append(len(built))
+        store(run_plan, lease, built)
+
+    monkeypatch.setattr(planning, limit, value)
+    monkeypatch.setattr(planning, "_store", counted)
+    desk.work_until_over(run_id)
+    assert sum(stored) == 9 and len(stored) > 3
+    assert [row.status for row in desk.outputs(run_id)] == ["succeeded"] * 4 + ["errored"] + ["succeeded"] * 4
+    audit(desk, sandbox)

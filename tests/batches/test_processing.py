@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -195,4 +196,23 @@ def test_an_answer_that_is_no_use_can_be_asked_for_again(desk: DeskDriver, sandb
     assert [(row.status, row.attempts) for row in desk.outputs(run_id)] == [("succeeded", 1), ("succeeded", 2)]
     assert desk.outputs(run_id)[1].output_json == '"mended"'
     assert desk.scalar("SELECT count(*) FROM ledger_lines") == 3
+    audit(desk, sandbox)
+
+
+def test_long_outputs_are_stored_a_few_at_a_time(
+    desk: DeskDriver, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three million bytes each: never all of a chunk's at once."""
+    run_id, _ = answered(desk, tmp_path, *["long"] * 7)
+    stored = []
+    store = processing._store
+
+    def counted(lease: Any, run_id: int, processor: Any, outputs: Any) -> None:
+        stored.append(len(outputs))
+        store(lease, run_id, processor, outputs)
+
+    monkeypatch.setattr(processing, "_store", counted)
+    desk.work_until_over(run_id)
+    assert stored == [3, 3, 1]
+    assert desk.summary(run_id).succeeded == 7
     audit(desk, sandbox)

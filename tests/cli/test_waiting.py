@@ -17,7 +17,7 @@ from support.desk import DeskDriver, documents
 from support.installation import BATCHDESK, until
 from support.sandbox import Sandbox
 
-from webapp.cli.waiting import finish, present
+from webapp.cli.waiting import _phase, finish, present
 from webapp.local import Services
 
 
@@ -113,3 +113,24 @@ def test_a_reader_who_has_gone_does_not_turn_failures_into_success(
     )
     os.close(writer)
     assert command.wait(60) == 3
+
+
+def test_what_goes_again_is_told_apart_from_what_has_failed(
+    line: CommandLine, desk: DeskDriver, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """I25, for those who wait and for those who ask."""
+    desk.change(retry_delay=3600)
+    sandbox.configure(overloaded_share=0.3, invalid_share=0.3)
+    run_id = desk.start(documents(40))
+    desk.perform_until("done")
+    for _ in range(3):
+        desk.perform_due()
+    counts = desk.status(run_id).counts
+    assert counts.retrying and counts.failed
+    assert _phase(desk.status(run_id)).startswith(f"{counts.failed} failed, {counts.retrying} go again in 3")
+
+    words = f"{counts.ok} of 40 succeeded, {counts.failed} errored, {counts.retrying} waiting for their next attempt."
+    assert f"classify, running. Run 1: {words}" in line("status", "1").out
+    assert line("status", "1", "--json").summary["errored"] == counts.failed + counts.retrying, "by the latest attempt"
+    assert finish(present(run_id), out=None, as_json=False) == 4
+    assert f"Run 1: {words}" in capsys.readouterr().err

@@ -5,6 +5,7 @@ itself runs in a process of its own, with bounds: see `webapp.batches.bounded`.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from webapp.records.escapes import storable
 
 CHUNK_ROWS = 2000
 CHUNK_BYTES = 8_000_000
+CHUNK_SECONDS = 60.0  # of plugin code: then what is built is committed, however few
 MOST_STARTS = 5  # without any progress: the worker does not survive it, and no further one is sent after it
 
 ITEM_COLUMNS = (
@@ -199,8 +201,9 @@ def _chunks(plan: RunPlan) -> Iterator[list[Built]]:
             ids = _reserve_ids(tx, len(subjects))
         if not subjects:
             return
-        yield _built(plan, list(zip(ids, subjects, strict=True)))
-        after = subjects[-1].position
+        built = _built(plan, list(zip(ids, subjects, strict=True)))
+        yield built
+        after = subjects[len(built) - 1].position
 
 
 def _store(plan: RunPlan, lease: Lease, built: list[Built]) -> None:
@@ -278,19 +281,27 @@ def subject_payload(row: Any, text_field: str) -> Subject:
 
 
 def _built(plan: RunPlan, chunk: Sequence[tuple[int, Any]]) -> list[Built]:
-    """The items of (item id, subject's row); one that cannot be sent has its error and no own part."""
+    """The items of (item id, subject's row); one that cannot be sent has its error and no own part.
+
+    Those that do not fit the chunk's bytes or time are left for the next.
+    """
     built: list[Built] = []
+    size = 0
+    end = time.monotonic() + CHUNK_SECONDS
     for (item_id, row), made in bounded(chunk, lambda one: _build(plan, one[1])):
         if isinstance(made, Broke):
             task = f"Task '{plan.task.name}', version {plan.task.version}"
             made = None, 0, f"{task}, record '{row.key}': request_params {made.words}. Mend the task."
-        own, size, fault = made
-        item = (item_id, plan.run_id, row.id, row.position, size)
+        own, own_bytes, fault = made
+        item = (item_id, plan.run_id, row.id, row.position, own_bytes)
         if fault is not None:
             failed = (RequestState.ERRORED.value, FailureClass.FIX.value, storable(fault))
             built.append(((*item, 0, row.kind, *failed), None))
         else:
             built.append(((*item, 1, row.kind, RequestState.PENDING.value, None, None), own))
+        size += len(own or "")
+        if size >= CHUNK_BYTES or time.monotonic() >= end:
+            break
     return built
 
 

@@ -119,9 +119,11 @@ def _chunks(batch_id: int, run_id: int, processor: Processor, end: float) -> Ite
         if not chunk:
             return
         outputs: list[Made] = []
+        size = 0
         for row, answer in bounded(chunk, processor.answer):
             outputs.append(processor.made(row, answer))
-            if time.monotonic() >= end or leaving.asked():
+            size += len(outputs[-1].value or "")
+            if time.monotonic() >= end or size >= CHUNK_BYTES or leaving.asked():
                 break
         yield outputs
         leaving.look()
@@ -135,7 +137,8 @@ def _store(lease: Lease, run_id: int, processor: Processor, outputs: Sequence[Ma
         _write(tx, lease.target_id, outputs, processor)
         again = sum(made.row.was is not None for made in outputs)
         if again:
-            words = f"{again:,} answers were processed again, with version {processor.task.version} of the task."
+            what = "1 answer was" if again == 1 else f"{again:,} answers were"
+            words = f"{what} processed again, with version {processor.task.version} of the task."
             note(tx, run_id=run_id, batch_id=lease.target_id, actor="process", reason=words)
 
 
