@@ -124,7 +124,11 @@ class Household:
     def keep(self, folder: Path) -> None:
         """Copy the logs and the orders out, for whoever looks into a broken round."""
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(self.folder, folder / self.folder.name, ignore=shutil.ignore_patterns("home", "api", "held"))
+        kept = folder / self.folder.name
+        shutil.copytree(self.folder, kept, ignore=shutil.ignore_patterns("home", "api", "held"))
+        for table in ("events", "submissions", "batches", "requests", "steps"):
+            rows = self.desk.rows(f"SELECT to_jsonb(t)::text FROM {table} t ORDER BY 1")
+            (kept / f"{table}.jsonl").write_text("".join(f"{row[0]}\n" for row in rows))
 
     def unexpected(self) -> Counter[str]:
         """How often a step of a worker broke with an error that nobody expects, by its name."""

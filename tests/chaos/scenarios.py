@@ -140,8 +140,7 @@ CALM_API: dict[str, Any] = {
 }
 
 
-# Here nothing is ever silent, or late.
-QUICK = {"BATCHDESK_UNKNOWN_GRACE": "0.5", "BATCHDESK_MISSING_WAIT": "0.3"}
+QUICK = {"BATCHDESK_MISSING_WAIT": "0.3"}  # nothing is late here
 
 
 class Killed(BaseException):
