@@ -75,7 +75,8 @@ NO_SHARES = {f"{name}_share": 0 for name in ("overloaded", "invalid", "expired",
 NO_FAULTS = {f"{name}_faults": "" for name in ("create", "retrieve", "list", "results", "cancel")}
 
 which = st.integers(0, 30)
-boundary = st.integers(0, 25)
+boundary = st.integers(0, 39)  # a step passes 17 to 39 of them
+sending = st.integers(18, 24)  # from the arming of a POST to the recording of its answer
 
 
 def move(name: str, *arguments: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, ...]]:
@@ -91,7 +92,8 @@ MOVES = st.one_of(
     move("all_goes_well", st.integers(1, 3)),
     move("a_call_fails", st.sampled_from(TROUBLES)),
     move("meanwhile", which, boundary, st.sampled_from(OTHERS)),
-    move("a_post_is_interrupted", st.integers(1, 3), boundary, st.sampled_from(OTHERS)),
+    move("a_post_is_interrupted", st.integers(1, 3), sending, st.just("die")),
+    move("a_post_is_interrupted", st.integers(1, 3), sending, st.sampled_from(OTHERS)),
     move("perform_all"),
     move("perform_one", which),
     move("click", st.sampled_from(WISHES), which),
@@ -146,21 +148,18 @@ class Road(RuleBasedStateMachine):
 
     def die(self, which: int, boundary: int) -> None:
         """A worker is killed at a boundary of its step, and leaves its lease behind."""
-        try:
-            self._step(which, lambda: self.boundaries.at(boundary, None))
-        except Killed:
-            note("killed")
+        self._step(which, lambda: self.boundaries.at(boundary, None))
 
     def meanwhile(self, which: int, boundary: int, others: str) -> None:
         """At a boundary of a step somebody clicks, or other workers go on, or they take its worker for dead."""
         self._step(which, lambda: self.boundaries.at(boundary, lambda: self._others(others, which)))
 
     def a_post_is_interrupted(self, count: int, boundary: int, others: str) -> None:
-        """Likewise while a new run is sent."""
+        """Likewise, or a death, while a new run is sent."""
         self.start(count)
         self._perform_first("plan")
-        with self.boundaries.at(boundary, lambda: self._others(others, boundary)):
-            self._perform_first("submit")
+        deed = None if others == "die" else lambda: self._others(others, boundary)
+        self._perform_first("submit", lambda: self.boundaries.at(boundary, deed))
 
     def _others(self, others: str, which: int) -> None:
         note(f"meanwhile: {others}")
@@ -180,9 +179,16 @@ class Road(RuleBasedStateMachine):
         )
         if ready:
             step, target_id = ready[which % len(ready)]
-            note(f"{step} {target_id}")
+            self._perform(step, target_id, within)
+
+    def _perform(self, step: str, target_id: int, within: Callable[[], Any]) -> None:
+        note(f"{step} {target_id}")
+        try:
             with within():
                 self.desk.perform(step, target_id)
+        except Killed:
+            note("killed")
+            self.met["killed"] += 1
 
     # -- people --------------------------------------------------------------------------------------------------
 
@@ -244,12 +250,12 @@ class Road(RuleBasedStateMachine):
         self._perform_first("plan")
         self._perform_first("submit")
 
-    def _perform_first(self, step: str) -> None:
+    def _perform_first(self, step: str, within: Callable[[], Any] = nullcontext) -> None:
         target = self._one(
             "SELECT target_id FROM steps WHERE step = :step AND due_at <= now() ORDER BY 1", 0, step=step
         )
         if target is not None:
-            self.desk.perform(step, target)
+            self._perform(step, target, within)
 
     def requests_fare(self, shares: dict[str, float]) -> None:
         """How the requests of later batches fare."""
