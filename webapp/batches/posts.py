@@ -119,6 +119,13 @@ def end_post(
     return bool(noted)
 
 
+def lock_guess(tx: Connection, batch_id: int, api_id: str) -> None:
+    """Take the locks of `disprove` in their order, before the batch's own: its submit step, then its POST."""
+    due(tx, StepName.SUBMIT, batch_id)
+    lock = "SELECT 1 FROM submissions WHERE batch_id = :id AND api_id = :api FOR UPDATE"
+    db.scalar(tx, lock, id=batch_id, api=api_id)
+
+
 def forget_guess(tx: Connection, batch: Any) -> None:
     """Undo an adoption of what is not there any more. That it was a stranger's is not known: if the list shows it
     again, it may be taken again.
@@ -143,7 +150,7 @@ def disprove(tx: Connection, batch_id: int, api_id: str, reason: str, *, for_goo
 
     :param for_good: that batch of the API is never taken for it a second time; False when it only cannot be found.
     """
-    due(tx, StepName.SUBMIT, batch_id)
+    lock_guess(tx, batch_id, api_id)
     guessed = db.scalar(
         tx, "SELECT 1 FROM batches WHERE id = :id AND api_id = :api AND NOT proved FOR UPDATE", id=batch_id, api=api_id
     )
