@@ -176,6 +176,7 @@ WISHES: dict[str, Callable[[object, int, int], object]] = {
     "cancel batch": lambda tx, run, batch: runs.cancel_batch(tx, batch, actor="tester"),  # type: ignore[arg-type]
     "poll": lambda tx, run, batch: runs.poll_now(tx, batch, actor="tester"),  # type: ignore[arg-type]
     "resubmit": lambda tx, run, batch: runs.resubmit_run(tx, run, list(FailureClass), actor="tester"),  # type: ignore[arg-type]
+    "pause": lambda tx, run, batch: runs.pause(tx, run, actor="tester"),  # type: ignore[arg-type]
     "resume": lambda tx, run, batch: runs.resume_run(tx, run, actor="tester"),  # type: ignore[arg-type]
 }
 

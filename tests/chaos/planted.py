@@ -11,7 +11,8 @@ from typing import Any
 
 from webapp import db, gateway
 from webapp.batches import ingestion, polling, processing, resubmission, states, submission
-from webapp.batches.states import BatchState, OutputState, RunState, move_batch, settle_outputs
+from webapp.batches.outcomes import settle_outputs
+from webapp.batches.states import BatchState, OutputState, RunState, move_batch
 from webapp.errors import ApiError
 from webapp.gateway import Gateway
 from webapp.money import ledger

@@ -16,11 +16,27 @@ KEYS = ["run", "requests", "succeeded", "errored", "canceled", "expired", "missi
 COLUMNS = ["key", "status", "output", "error", "custom_id", "attempts"]
 
 
-@pytest.mark.parametrize("command", [["status"], ["resubmit"], ["cancel"], ["export", "--out", "out.jsonl"]])
+@pytest.mark.parametrize(
+    "command", [["status"], ["resubmit"], ["pause"], ["resume"], ["cancel"], ["export", "--out", "out.jsonl"]]
+)
 def test_an_unknown_run_is_bad_usage(line: CommandLine, command: list[str]) -> None:
     done = line(*command, "77")
     assert (done.status, done.out) == (2, "")
     assert "There is no run 77." in done.err
+
+
+def test_a_run_is_paused_and_resumed(line: CommandLine, sandbox: Sandbox) -> None:
+    sandbox.configure(delay=3600)
+    assert line.classify(line.write("docs.jsonl", *documents(3)), "--timeout", "2").status == 4
+    paused = line("pause", "1")
+    assert (paused.status, paused.out) == (0, "")
+    assert "batchdesk resume 1" in paused.err
+    assert "paused (Paused by command line.)" in line("status", "1").out
+    assert line("pause", "1").status == 2
+    sandbox.advance(4000)
+    assert line("resume", "1").status == 0
+    assert line("resume", "1").status == 2
+    assert line("resubmit", "1", "--json").summary["succeeded"] == 3
 
 
 def test_status_without_runs_says_how_to_start_one(line: CommandLine) -> None:

@@ -32,6 +32,7 @@ def accepted_batches(sandbox: Sandbox) -> int:
         ("529", anthropic.InternalServerError),
         ("credit", anthropic.BadRequestError),
         ("spend_cap", anthropic.RateLimitError),
+        ("drop_early", anthropic.APIConnectionError),
         ("drop_before", anthropic.APIConnectionError),
     ],
 )

@@ -19,7 +19,7 @@ from webapp.batches.completion import batch_over, results_vanished
 from webapp.batches.desk import Desk
 from webapp.batches.failures import OF_STATE, STATES, Failure, of_error
 from webapp.batches.outcomes import Settlement, settle_pending, settle_requests
-from webapp.batches.posts import disprove, forget_guess
+from webapp.batches.posts import disprove, forget_guess, lock_guess
 from webapp.batches.settling import is_gone
 from webapp.batches.states import BatchState, FailureClass, RequestState
 from webapp.batches.steps import Lease, StepName, due
@@ -310,12 +310,9 @@ def _brought(fetch: Fetch) -> str:
 
 
 def _is_still(tx: Connection, fetch: Fetch) -> bool:
-    """Whether the stream that was read is still the batch's: a guess may have given way to the answer of its own POST.
-
-    Its submit step is locked before it, which a guess that proves wrong will make due.
-    """
+    """Whether the stream that was read is still the batch's: a guess gives way to the answer of its own POST."""
     if not fetch.batch.proved:
-        due(tx, StepName.SUBMIT, fetch.batch.id)
+        lock_guess(tx, fetch.batch.id, fetch.batch.api_id)
     now = db.row(tx, "SELECT state, api_id FROM batches WHERE id = :id FOR UPDATE", id=fetch.batch.id)
     return (now.state, now.api_id) == (BatchState.INGESTING, fetch.batch.api_id)
 

@@ -17,7 +17,7 @@ from webapp.batches import strays
 from webapp.batches.books import explain_batch, hold_batch
 from webapp.batches.completion import results_vanished
 from webapp.batches.desk import Desk
-from webapp.batches.posts import forget_guess
+from webapp.batches.posts import forget_guess, lock_guess
 from webapp.batches.settling import is_gone
 from webapp.batches.states import BatchState, move_batch
 from webapp.batches.steps import Lease, StepName, due, give_back, still_held, take_due
@@ -171,7 +171,7 @@ def _store(tx: Connection, desk: Desk, batch: Any, answer: ApiBatch | ApiError) 
     """Write down what the API said of a batch; seconds until it is to be asked again, or None."""
     every = desk.settings.poll_schedule.every(float(batch.age))
     if isinstance(answer, GuessGone):
-        due(tx, StepName.SUBMIT, batch.id)
+        lock_guess(tx, batch.id, batch.api_id)
         move_batch(tx, batch.id, BatchState.INGESTING, actor="poll")
         forget_guess(tx, batch)
         return None
