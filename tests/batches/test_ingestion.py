@@ -18,7 +18,7 @@ from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
 
 from webapp import db, jobs
-from webapp.batches import ingestion
+from webapp.batches import ingestion, lines
 from webapp.batches.states import FailureClass
 from webapp.gateway import Gateway
 from webapp.records.exporting import jsonl_line
@@ -64,7 +64,7 @@ def test_a_troubled_stream_is_ingested_once_and_whole(
     desk: DeskDriver, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, faults: str
 ) -> None:
     """I3: the results endpoint fails once after the end, and the batch must not be stranded."""
-    monkeypatch.setattr(ingestion, "CHUNK_LINES", 5)
+    monkeypatch.setattr(lines, "CHUNK_LINES", 5)
     sandbox.configure(results_faults=faults)
     desk.change(missing_wait=60)
     run_id = desk.start(documents(12))
@@ -84,7 +84,7 @@ def test_unknown_and_unreadable_lines_are_told(desk: DeskDriver, sandbox: Sandbo
 def test_a_cut_stream_keeps_what_it_brought(
     desk: DeskDriver, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingestion, "CHUNK_LINES", 2)
+    monkeypatch.setattr(lines, "CHUNK_LINES", 2)
     monkeypatch.setattr("webapp.gateway.READ_CHUNK", 512)
     sandbox.configure(results_faults="truncate:4000")
     _, batch_id = ended(desk)
@@ -205,7 +205,7 @@ def test_ingesting_three_times_at_once_leaves_one_ledger(
     desk: DeskDriver, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """I7: three polls billed three times. The leases are given to all three by force."""
-    monkeypatch.setattr(ingestion, "CHUNK_LINES", 5)
+    monkeypatch.setattr(lines, "CHUNK_LINES", 5)
     run_id, batch_id = ended(desk, 40)
     start = threading.Barrier(3)
 
@@ -233,7 +233,7 @@ def test_a_worker_killed_between_chunks_loses_and_doubles_nothing(
     class Killed(BaseException):
         pass
 
-    monkeypatch.setattr(ingestion, "CHUNK_LINES", 4)
+    monkeypatch.setattr(lines, "CHUNK_LINES", 4)
     run_id, batch_id = ended(desk)
     real = ingestion.settle_requests
     for after in range(3):
@@ -259,16 +259,16 @@ def test_a_slow_stream_keeps_its_lease(desk: DeskDriver, sandbox: Sandbox, monke
     """Slower than the lease is long, chunk by chunk: workers would take it from each other for ever."""
     monkeypatch.setattr("webapp.batches.steps.LEASE_SECONDS", 0.5)
     run_id, batch_id = ended(desk, 3)
-    chunks = ingestion._chunks
+    chunks = ingestion.chunks
 
-    def slowly(lines: Any) -> Any:
-        for chunk in chunks(lines):
+    def slowly(stream: Any) -> Any:
+        for chunk in chunks(stream):
             over.wait(1.2)
             assert desk.scalar("SELECT lease_until > now() FROM steps WHERE step = 'ingest'")
             yield chunk
 
     over = threading.Event()
-    monkeypatch.setattr(ingestion, "_chunks", slowly)
+    monkeypatch.setattr(ingestion, "chunks", slowly)
     desk.perform("ingest", batch_id)
     assert desk.batch(batch_id).state == "done"
     desk.work_until_over(run_id)
@@ -453,8 +453,8 @@ def odd(desk: DeskDriver, api: Api) -> tuple[DeskDriver, list[Any]]:
 def test_odd_results_stop_nothing_and_are_kept_verbatim(odd: tuple[DeskDriver, list[Any]], api: Api) -> None:
     desk, found = odd
     assert [row.state for row in found if row.state in ("pending",)] == []
-    lines = api.body.decode().splitlines()
-    for row, sent in zip(found, lines, strict=True):
+    sent_lines = api.body.decode().splitlines()
+    for row, sent in zip(found, sent_lines, strict=True):
         assert row.line in (sent, None)
     assert [n for n, row in enumerate(found) if row.line is None] == [0]  # NaN is no JSON
     assert desk.scalar("SELECT count(*) FROM runs WHERE state = 'finished'") == 1
@@ -481,7 +481,7 @@ def _only_odd_beside_tokens(usage: Any) -> bool:
 
 @given(st.binary(max_size=200))
 def test_parsing_a_line_of_any_bytes_never_raises(raw: bytes) -> None:
-    ingestion.parse(raw)
+    lines.parse(raw)
 
 
 json_values = st.recursive(
@@ -495,7 +495,7 @@ json_values = st.recursive(
 def test_parsing_any_json_never_raises(custom_id: Any, result: Any) -> None:
     import json
 
-    found = ingestion.parse(json.dumps({"custom_id": custom_id, "result": result}).encode())
+    found = lines.parse(json.dumps({"custom_id": custom_id, "result": result}).encode())
     if found is not None and found.kind == "errored":
         from webapp.batches.failures import of_error
 

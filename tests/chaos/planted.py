@@ -179,7 +179,7 @@ def outputs_claimed_before_they_are_made() -> None:
 
 def a_cut_stream_taken_for_the_end() -> None:
     """A batch is done with what came of its results, however they ended."""
-    chunks = ingestion._chunks
+    chunks = ingestion.chunks
 
     def read(lines: Any) -> Iterator[Any]:
         whole: list[Any] = []
@@ -190,7 +190,7 @@ def a_cut_stream_taken_for_the_end() -> None:
             pass
         yield from chunks(whole)
 
-    ingestion._chunks = read
+    ingestion.chunks = read
     ingestion._missing_after = lambda tx, desk, fetch: None
     ingestion.settle_pending = lambda *arguments: None
 

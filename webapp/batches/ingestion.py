@@ -4,10 +4,9 @@ Runs in a worker; may run again at any time: a line that is stored already chang
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -17,8 +16,9 @@ from webapp.batches.ahead import ahead
 from webapp.batches.books import explain_batch, hold_batch, note
 from webapp.batches.completion import batch_over, results_vanished
 from webapp.batches.desk import Desk
-from webapp.batches.failures import OF_STATE, STATES, Failure, of_error
-from webapp.batches.outcomes import Settlement, settle_pending, settle_requests
+from webapp.batches.failures import OF_STATE
+from webapp.batches.lines import RESULT_COLUMNS, Answer, Chunk, chunks
+from webapp.batches.outcomes import Settlement, settle_answered, settle_pending, settle_requests
 from webapp.batches.posts import disprove, forget_guess, lock_guess
 from webapp.batches.settling import is_gone
 from webapp.batches.states import BatchState, FailureClass, RequestState
@@ -26,59 +26,10 @@ from webapp.batches.steps import Lease, StepName, due
 from webapp.errors import ApiAccount, ApiNotFound, ApiRefused
 from webapp.gateway import ApiBatch
 from webapp.money import ledger
-from webapp.records import jsontext
 from webapp.records.escapes import storable
 
-CHUNK_LINES = 1000
-CHUNK_BYTES = 8_000_000
 GONE_WAIT = 300.0  # seconds between looks for results that the API does not give
 SHORT_WAIT = 10.0  # seconds before a stream that ended early is fetched again
-
-CUSTOM_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")  # the API's own rule; others are no ids, and some no text for a query
-RESULT_COLUMNS = ("request_id", "kind", "stop_reason", "error_type", "error_message", "size", "line")
-
-
-class Line(NamedTuple):
-    """One line of results, parsed; `result` is what the API says of the request."""
-
-    raw: bytes
-    custom_id: str
-    kind: str
-    result: dict[str, Any]
-
-
-class Answer(NamedTuple):
-    """What a line says of its request, ready to be stored.
-
-    :param result: a row in the order of `RESULT_COLUMNS`, but for the request's id.
-    :param bill: what the ledger says of it; None: nothing was billed.
-    """
-
-    custom_id: str
-    state: RequestState
-    failure: Failure | None
-    result: tuple[Any, ...]
-    bill: ledger.Bill | None
-
-
-class Chunk(NamedTuple):
-    """Answers to be stored together, by their custom_id."""
-
-    answers: dict[str, Answer]
-    unreadable: int
-
-    @classmethod
-    def read(cls, raws: Iterable[bytes], billed: ledger.Billed) -> Chunk:
-        """The first answer of each custom_id, and how many lines are none."""
-        answers: dict[str, Answer] = {}
-        unreadable = 0
-        for raw in raws:
-            line = parse(raw)
-            if line is None:
-                unreadable += 1
-            elif line.custom_id not in answers:
-                answers[line.custom_id] = _answer(line, billed)
-        return cls(answers, unreadable)
 
 
 @dataclass(slots=True)
@@ -109,7 +60,7 @@ def ingest(desk: Desk, lease: Lease) -> float | None:
     fetch = Fetch(batch, billed)
     try:
         with desk.gateway.results(_api_batch(batch)) as lines:
-            for chunk in ahead(Chunk.read(raws, billed) for raws in _chunks(lines)):
+            for chunk in ahead(Chunk.read(raws, billed) for raws in chunks(lines)):
                 _store(lease, fetch, chunk)
                 leaving.look()
     except (ApiNotFound, ApiAccount) as error:
@@ -147,96 +98,66 @@ def _api_batch(batch: Any) -> ApiBatch:
     )
 
 
-def _chunks(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
-    """Lines in chunks bounded by count and bytes; blank lines are left out."""
-    chunk: list[bytes] = []
-    size = 0
-    for raw in lines:
-        line = raw.rstrip(b"\r")
-        if not line.strip():
-            continue
-        chunk.append(line)
-        size += len(line)
-        if len(chunk) == CHUNK_LINES or size >= CHUNK_BYTES:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
-
-
-def parse(raw: bytes) -> Line | None:
-    """One line of results, or None when it is none: cut, not JSON, without id, of a type unknown to us."""
-    try:
-        value = jsontext.loads(raw)
-        identifier, result = value["custom_id"], value["result"]
-        kind = result["type"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
-    if not isinstance(identifier, str) or not CUSTOM_ID.fullmatch(identifier):
-        return None
-    if not isinstance(kind, str) or kind not in STATES:
-        return None
-    if kind == "succeeded" and not isinstance(result.get("message"), dict):
-        return None
-    return Line(raw, identifier, kind, result)
-
-
-def _answer(line: Line, billed: ledger.Billed) -> Answer:
-    state = STATES[line.kind]
-    size_and_line = (len(line.raw), line.raw.decode())
-    if state == RequestState.SUCCEEDED:
-        message = line.result["message"]
-        result = (line.kind, _text(message.get("stop_reason")), None, None, *size_and_line)
-        return Answer(line.custom_id, state, None, result, ledger.bill(billed, line.custom_id, message))
-    failure = OF_STATE[state] if state in OF_STATE else of_error(line.result)
-    failure = Failure(failure.kind, _text(failure.type), storable(failure.message))
-    return Answer(
-        line.custom_id, state, failure, (line.kind, None, failure.type, failure.message, *size_and_line), None
-    )
-
-
 def _store(lease: Lease, fetch: Fetch, chunk: Chunk) -> None:
     """One transaction: results, ledger lines, states and tally of a chunk."""
     answers = chunk.answers
     fetch.unreadable += chunk.unreadable
     with db.transaction(by_key=True) as tx:
         lease.progress(tx)
-        known = db.rows(
-            tx,
-            # Not locked: whoever settles one of them meanwhile makes `settle_requests` refuse the chunk.
-            "SELECT id, custom_id, batch_id, state, failure_class FROM requests "
-            "WHERE custom_id = ANY(CAST(:ids AS text[])) ORDER BY id",
-            ids=db.array(answers),
-        )
-        if not fetch.batch.proved:
-            # Its lines may be another installation's answers to requests that a copy of it holds too: those of this
-            # very batch prove it, the others prove nothing.
-            known = [request for request in known if request.batch_id == fetch.batch.id]
-        _count(fetch, chunk, known)
-        new = [request for request in known if request.state in (RequestState.PENDING, RequestState.MISSING)]
-        old = [request for request in known if request.state == RequestState.SUCCEEDED]
-        _write(tx, [(request, answers[request.custom_id]) for request in new])
+        first = settle_answered(tx, chunk.answered) if fetch.batch.proved and answers else []
+        known = _known(tx, fetch, answers.keys() - {request.custom_id for request in first})
+        _count(fetch, chunk, [*first, *known])
+        late = [request for request in known if request.state in (RequestState.PENDING, RequestState.MISSING)]
+        _settle(tx, [(request, answers[request.custom_id]) for request in late])
+        new = [*first, *late]
+        _write(tx, [(request.id, answers[request.custom_id]) for request in new])
         fetch.stored += len(new)
+        old = [request for request in known if request.state == RequestState.SUCCEEDED]
         _write_duplicates(tx, fetch, [(request.id, answers[request.custom_id]) for request in old])
 
 
+def _known(tx: Connection, fetch: Fetch, custom_ids: Collection[str]) -> Sequence[Any]:
+    """The requests that some lines name, as they stand.
+
+    Not locked: whoever settles one of them meanwhile makes `settle_requests` refuse the chunk.
+    """
+    if not custom_ids:
+        return []
+    known = db.rows(
+        tx,
+        "SELECT id, custom_id, batch_id, state, failure_class FROM requests "
+        "WHERE custom_id = ANY(CAST(:ids AS text[])) ORDER BY id",
+        ids=db.array(custom_ids),
+    )
+    if fetch.batch.proved:
+        return known
+    # Its lines may be another installation's answers to requests that a copy of it holds too: those of this
+    # very batch prove it, the others prove nothing.
+    return [request for request in known if request.batch_id == fetch.batch.id]
+
+
 def _count(fetch: Fetch, chunk: Chunk, known: Sequence[Any]) -> None:
-    strangers = chunk.answers.keys() - {request.custom_id for request in known}
     fetch.own_lines += sum(request.batch_id == fetch.batch.id for request in known)
-    fetch.strangers += len(strangers)
-    fetch.stranger_ids += sorted(strangers)[: max(0, 5 - len(fetch.stranger_ids))]
+    if len(known) < len(chunk.answers):
+        strangers = chunk.answers.keys() - {request.custom_id for request in known}
+        fetch.strangers += len(strangers)
+        fetch.stranger_ids += sorted(strangers)[: max(0, 5 - len(fetch.stranger_ids))]
 
 
-def _write(tx: Connection, answers: list[tuple[Any, Answer]]) -> None:
-    """Store answers that are new: state of request and item, result, ledger line."""
+def _settle(tx: Connection, answers: list[tuple[Any, Answer]]) -> None:
+    """Move requests that were read, one by one: those taken for missing, or of a batch that is a guess."""
     settlement = Settlement()
     for request, answer in answers:
         failure = answer.failure
         settlement.add(request, answer.state, failure and failure.kind, failure and failure.message)
     settle_requests(tx, settlement)
-    db.copy_rows(tx, "results", RESULT_COLUMNS, ((request.id, *answer.result) for request, answer in answers))
+
+
+def _write(tx: Connection, answers: list[tuple[int, Answer]]) -> None:
+    """Store answers that are new: (request's id, its answer) as result and ledger line."""
+    db.copy_rows(tx, "results", RESULT_COLUMNS, ((request_id, *answer.result) for request_id, answer in answers))
     ledger.append(
-        tx, (ledger.line(answer.bill, request.id, duplicate=False) for request, answer in answers if answer.bill)
+        tx, (ledger.line(answer.bill, request_id, duplicate=False) for request_id, answer in answers if answer.bill)
     )
 
 
@@ -254,11 +175,6 @@ def _write_duplicates(tx: Connection, fetch: Fetch, answers: list[tuple[int, Ans
             if answer.bill and answer.custom_id not in listed
         ],
     )
-
-
-def _text(value: Any) -> str | None:
-    """A string of the API's, fit for a text column."""
-    return storable(value) if isinstance(value, str) else None
 
 
 def _close(desk: Desk, lease: Lease, fetch: Fetch) -> float | None:

@@ -87,12 +87,11 @@ def settle_requests(tx: Connection, settlement: Settlement) -> None:
     )
     if sum(line.moved for line in moved if line.scope == "requests") != len(settlement.ids):
         raise Fenced("Some requests were settled by another worker meanwhile.")
-    deltas: dict[tuple[str, int, int | None], Counter[str]] = defaultdict(Counter)
+    deltas: Deltas = defaultdict(Counter)
     for line in moved:
         deltas[line.scope, line.batch_id, line.was_retry][line.was] -= line.moved
         deltas[line.scope, line.batch_id, line.retry][line.state] += line.moved
-    for (scope, batch_id, retry), changed in deltas.items():
-        tally(tx, scope, changed, batch_id=batch_id, retry_attempt=retry)
+    _tally(tx, deltas)
     turned = [
         request_id
         for request_id, was, state in zip(settlement.ids, settlement.was, settlement.states, strict=True)
@@ -100,6 +99,68 @@ def settle_requests(tx: Connection, settlement: Settlement) -> None:
     ]
     if turned:
         stand_by_earlier(tx, turned)
+
+
+# (scope, batch, attempt that failed if it is of class retry) -> how many entered and left each state
+Deltas = dict[tuple[str, int, int | None], Counter[str]]
+
+
+def _tally(tx: Connection, deltas: Deltas) -> None:
+    for (scope, batch_id, retry), changed in deltas.items():
+        tally(tx, scope, changed, batch_id=batch_id, retry_attempt=retry)
+
+
+class Answered(NamedTuple):
+    """What the lines of a chunk say, one column each, as `db.array` writes them; sorted by custom_id, which is the
+    order that requests are locked in.
+    """
+
+    custom_ids: str
+    was: str  # pending, as often as there are lines
+    states: str
+    classes: str
+    errors: str
+
+
+def settle_answered(tx: Connection, answered: Answered) -> list[Any]:
+    """Move those requests that are pending, and their items, to the outcome that a line brings; with their tallies.
+
+    It is what nearly every line comes to, in one statement. The requests moved, as rows of id, custom_id, batch_id and
+    state; whatever is not among them was not pending, or is not known, and is for the caller to look at.
+    """
+    found = db.rows(
+        tx,
+        """
+        WITH requests_moved AS (
+            UPDATE requests r SET state = v.state, failure_class = v.failure_class
+            FROM unnest(CAST(:custom_ids AS text[]), CAST(:was AS text[]), CAST(:states AS text[]),
+                        CAST(:classes AS text[]), CAST(:errors AS text[]))
+                 AS v(custom_id, was, state, failure_class, error)
+            WHERE r.custom_id = v.custom_id AND r.state = v.was
+            RETURNING r.id, r.custom_id, r.batch_id, r.item_id, r.attempt, v.was, v.state, v.failure_class, v.error
+        ), items_moved AS (
+            UPDATE items i SET state = m.state, failure_class = m.failure_class, error = m.error,
+                   output_state = CASE WHEN m.state = 'succeeded' THEN 'waiting' END
+            FROM requests_moved m WHERE i.id = m.item_id AND i.attempts = m.attempt AND i.state = m.was
+            RETURNING m.batch_id, m.state, CASE m.failure_class WHEN 'retry' THEN m.attempt END AS retry
+        )
+        SELECT id, custom_id, batch_id, state, NULL AS retry, 1 AS moved FROM requests_moved
+        UNION ALL
+        SELECT NULL, NULL, batch_id, state, retry, count(*) FROM items_moved GROUP BY batch_id, state, retry
+        """,
+        **answered._asdict(),
+    )
+    deltas: Deltas = defaultdict(Counter)
+    for line in found:
+        scope = "items" if line.id is None else "requests"
+        deltas[scope, line.batch_id, None][RequestState.PENDING] -= line.moved
+        deltas[scope, line.batch_id, line.retry][line.state] += line.moved
+    _tally(tx, deltas)
+    requests = [line for line in found if line.id is not None]
+    failed = sorted(line.id for line in requests if line.state != RequestState.SUCCEEDED)
+    if failed:
+        stand_by_earlier(tx, failed)
+    return requests
 
 
 def stand_by_earlier(tx: Connection, request_ids: Sequence[int]) -> None:
