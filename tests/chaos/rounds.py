@@ -21,7 +21,7 @@ from chaos.scenarios import CALM_API, Clicks, Scenario, click, start
 
 LOOK = 0.05  # seconds between looks at a round
 STUCK = 1.5  # seconds in which nothing is due, before a run counts as forgotten
-PATIENCE = 120.0  # of a round; machines that play them are slow and busy
+PATIENCE = 200.0  # of a round; machines that play them are slow and busy
 RESUMED_AFTER = 0.5  # seconds of a pause that nobody planned
 GOES = 3  # at a fault point that depends on who is faster
 ENDED = "everything_comes_to_its_end"
