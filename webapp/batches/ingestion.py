@@ -40,6 +40,11 @@ CHUNK_BYTES = 8_000_000
 GONE_WAIT = 300.0  # seconds between looks for results that the API does not give
 SHORT_WAIT = 10.0  # seconds before a stream that ended early is fetched again
 
+UNPROVABLE = (
+    "It was found in the API's list, and its results hold no line at all, so that nothing tells whether it is ours. "
+    "Sent again, it might be paid twice: it waits for a person, and its results are looked at again."
+)
+
 CUSTOM_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")  # the API's own rule; others are no ids, and some no text for a query
 RESULT_COLUMNS = ("request_id", "kind", "stop_reason", "error_type", "error_message", "size", "line")
 
@@ -266,10 +271,12 @@ def _close(desk: Desk, lease: Lease, fetch: Fetch) -> float | None:
         _tell(tx, fetch)
         if not fetch.batch.proved:
             if not fetch.own_lines:
-                # A stream without any line proves nothing, unless it stays so.
-                wait = None if fetch.strangers else _missing_after(tx, desk, fetch)
-                if wait is not None:
-                    return wait
+                if not fetch.strangers:
+                    # A stream without any line proves nothing, however often it comes: it may be ours, and paid.
+                    wait = _missing_after(tx, desk, fetch)
+                    if wait is None:
+                        hold_batch(tx, batch_id, UNPROVABLE, actor="ingest")
+                    return GONE_WAIT if wait is None else wait
                 disprove(tx, batch_id)
                 due(tx, StepName.SUBMIT, batch_id)
                 return None
