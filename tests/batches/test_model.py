@@ -327,6 +327,7 @@ class Road(RuleBasedStateMachine):
     def _settle(self) -> None:
         self.sandbox.configure(**NO_FAULTS, **NO_SHARES)
         for number in range(ROUNDS):
+            self.sandbox.configure(results_faults="")
             self.desk.lapse()
             self.time_passes(4000.0)
             self.passed = 0.0
@@ -339,6 +340,12 @@ class Road(RuleBasedStateMachine):
                 self._ask(lambda tx, batch_id=batch_id: runs.refetch_batch(tx, batch_id, actor="tester"))
             if number > 10:
                 self._remove_strangers()
+            if number > 20:
+                # What nothing proves whose it is waits for a person, or for the end of its results.
+                unproved = "NOT proved AND held AND state = 'ingesting'"
+                self.desk.execute(f"UPDATE batches SET api_created_at = now() - interval '30 days' WHERE {unproved}")
+                if self.desk.scalar(f"SELECT EXISTS (SELECT 1 FROM batches WHERE {unproved})"):
+                    self.sandbox.configure(results_faults="404*8")
             if not self.desk.perform_due():
                 break
         runs_left = self.desk.rows("SELECT id, state, reason FROM runs WHERE state NOT IN ('finished', 'cancelled')")

@@ -57,6 +57,23 @@ def test_an_empty_stream_does_not_disprove_an_adoption_at_once(desk: DeskDriver,
     audit(desk, sandbox)
 
 
+def test_an_adopted_batch_without_any_line_is_held_and_never_sent_again(desk: DeskDriver, sandbox: Sandbox) -> None:
+    """It may be ours: un-adopted, it would be looked for, ruled out, and paid twice."""
+    run_id, batch_id = unknown(desk, sandbox, "drop_after")
+    sandbox.configure(results_faults="missing:5*")
+    for _ in range(8):
+        desk.hurry()
+        desk.perform_due()
+    assert desk.batch(batch_id).held and "no line at all" in desk.batch(batch_id).reason
+    assert len(sandbox.bill()["batches"]) == 1
+    sandbox.configure(results_faults="")
+    desk.hurry()
+    desk.work_until_over(run_id)
+    assert desk.batch(batch_id).proved
+    assert desk.summary(run_id).succeeded == 5
+    audit(desk, sandbox)
+
+
 def test_several_candidates_wait_for_a_person(desk: DeskDriver, sandbox: Sandbox) -> None:
     sandbox.configure(delay=3600)
     run_id, batch_id = unknown(desk, sandbox, "drop_after")

@@ -32,6 +32,12 @@ GONE_WAIT = 300.0  # seconds between looks for results that the API does not giv
 SHORT_WAIT = 10.0  # seconds before a stream that ended early is fetched again
 
 
+UNPROVABLE = (
+    "It was found in the API's list, and its results hold no line at all, so that nothing tells whether it is ours. "
+    "Sent again, it might be paid twice: it waits for a person, and its results are looked at again."
+)
+
+
 @dataclass(slots=True)
 class Fetch:
     """What one pass over a results stream has seen."""
@@ -187,10 +193,12 @@ def _close(desk: Desk, lease: Lease, fetch: Fetch) -> float | None:
         _tell(tx, fetch)
         if not fetch.batch.proved:
             if not fetch.own_lines:
-                # A stream without any line proves nothing, unless it stays so.
-                wait = None if fetch.strangers else _missing_after(tx, desk, fetch)
-                if wait is not None:
-                    return wait
+                if not fetch.strangers:
+                    # A stream without any line proves nothing, however often it comes: it may be ours, and paid.
+                    wait = _missing_after(tx, desk, fetch)
+                    if wait is None:
+                        hold_batch(tx, batch_id, UNPROVABLE, actor="ingest")
+                    return GONE_WAIT if wait is None else wait
                 reason = f"Batch {fetch.batch.api_id} of the API holds no line of ours: it is a stranger's"
                 disprove(tx, batch_id, fetch.batch.api_id, reason)
                 return None
