@@ -95,6 +95,25 @@ def test_a_connection_that_breaks_on_the_very_last_bytes_has_created_nothing(
     audit(desk, sandbox)
 
 
+@pytest.mark.parametrize("fault", ["500", "409", "529"])
+def test_an_unclear_answer_before_the_last_bytes_is_unclear_all_the_same(
+    desk: DeskDriver, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """It was given without reading the body, and the connection closed: the last bytes find nobody."""
+    desk.start(documents(4))
+    desk.perform_due()
+    arm = submission._arm
+
+    def slowly(*arguments: Any) -> None:
+        arm(*arguments)
+        time.sleep(0.5)
+
+    monkeypatch.setattr(submission, "_arm", slowly)
+    sandbox.configure(create_faults=fault)
+    desk.perform("submit", desk.scalar("SELECT id FROM batches"))
+    assert desk.rows("SELECT outcome FROM submissions") == [("unknown",)]
+
+
 def test_a_connection_that_breaks_off_again_and_again_is_not_tried_without_a_pause(
     desk: DeskDriver, sandbox: Sandbox
 ) -> None:

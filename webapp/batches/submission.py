@@ -61,7 +61,7 @@ class Sending:
     """One batch on its way out.
 
     `armed` turns true when the last bytes may be sent: from then on the POST may have created a batch. `whole` does
-    when they have been: a connection that failed on them has carried no whole body, and created nothing.
+    when they have been: a connection that failed on them, without any answer, has created nothing.
     """
 
     batch_id: int
@@ -282,7 +282,8 @@ def _arm(sending: Sending, lease: Lease) -> None:
 def _answered(desk: Desk, lease: Lease, sending: Sending, error: ApiError) -> float | None:
     """What a POST that did not simply succeed comes to."""
     with db.transaction() as tx:
-        unknown = sending.whole and not isinstance(error, ApiRefused)
+        # Whoever answers may have had the whole of it, whatever became of our last bytes.
+        unknown = sending.armed and not isinstance(error, ApiRefused) and (sending.whole or error.status is not None)
         outcome = SubmissionOutcome.UNKNOWN if unknown else SubmissionOutcome.NOT_CREATED
         if not end_post(tx, sending.submission_id, outcome, str(error)):
             return None  # this worker was taken for dead, and another has settled it
