@@ -174,6 +174,13 @@ def ask_abandon(batch_id: int, *, actor: str) -> None:
     nudge()
 
 
+def ask_disown(batch_id: int, *, actor: str) -> None:
+    """Take a guess back that nothing proves; see `holding.disown`."""
+    with db.transaction() as tx:
+        holding.disown(tx, batch_id, actor=actor)
+    nudge()
+
+
 def ask_look(*, actor: str) -> None:
     """Look for batches of the API that no row knows; see `strays.look_now`."""
     with db.transaction() as tx:

@@ -8,8 +8,9 @@ from support.desk import DeskDriver, documents
 from support.sandbox import Sandbox
 from support.unknown import settle, slow_stranger, stranger, unknown
 
-from webapp import db
+from webapp import db, jobs
 from webapp.batches import runs
+from webapp.errors import Refused
 from webapp.gateway import Gateway
 
 
@@ -72,6 +73,23 @@ def test_an_adopted_batch_without_any_line_is_held_and_never_sent_again(desk: De
     assert desk.batch(batch_id).proved
     assert desk.summary(run_id).succeeded == 5
     audit(desk, sandbox)
+
+
+def test_a_guess_that_nothing_proves_can_be_taken_back_by_a_person(desk: DeskDriver, sandbox: Sandbox) -> None:
+    run_id, batch_id = unknown(desk, sandbox, "drop_before")
+    sandbox.configure(results_faults="missing:5*")
+    theirs = stranger(sandbox)
+    with pytest.raises(Refused, match="no guess"):
+        jobs.ask_disown(batch_id, actor="tester")
+    desk.work_until_over(run_id, hurry=True)
+    assert "no line at all" in desk.batch(batch_id).reason
+    sandbox.configure(results_faults="")
+    jobs.ask_disown(batch_id, actor="tester")
+    batch = desk.batch(batch_id)
+    assert (batch.state, batch.api_id) == ("submit_unknown", None) and "tester says" in batch.reason
+    desk.work_until_over(run_id, hurry=True)
+    assert desk.summary(run_id).succeeded == 5
+    audit(desk, sandbox, strangers=[theirs])
 
 
 def test_several_candidates_wait_for_a_person(desk: DeskDriver, sandbox: Sandbox) -> None:

@@ -139,6 +139,15 @@ class BatchesPage(Page):
 
         return self._decide(batch_id, "abandon", deed)
 
+    @expose("/<row:batch_id>/disown", methods=("GET", "POST"))
+    @acts
+    def disown(self, batch_id: int) -> ResponseReturnValue:
+        def deed() -> str:
+            jobs.ask_disown(batch_id, actor=actor())
+            return f"Batch {batch_id} is looked for again."
+
+        return self._decide(batch_id, "disown", deed)
+
     def _decide(self, batch_id: int, verb: str, deed: Callable[[], str]) -> ResponseReturnValue:
         """Ask first, then do it: what becomes of a batch whose POST is unknown."""
         back = back_to(url_for(".details", batch_id=batch_id))

@@ -16,7 +16,7 @@ from webapp.batches.books import note
 from webapp.batches.completion import batch_over
 from webapp.batches.models import SubmissionOutcome
 from webapp.batches.outcomes import settle_pending
-from webapp.batches.posts import end_post, record_created
+from webapp.batches.posts import disprove, end_post, lock_guess, record_created
 from webapp.batches.settling import MAY_BE, may_be
 from webapp.batches.states import BatchState, FailureClass, RequestState, move_batch
 from webapp.batches.steps import StepName, due
@@ -73,6 +73,26 @@ def abandon(tx: Connection, settings: Settings, batch_id: int, *, actor: str) ->
     reason = f"Given up by {actor} without knowing whether the API created it."
     settle_pending(tx, batch_id, RequestState.ERRORED, FailureClass.STOPPED, reason)
     batch_over(tx, settings, batch_id, BatchState.FAILED, actor=actor, reason=reason)
+
+
+def disown(tx: Connection, batch_id: int, *, actor: str) -> None:
+    """Take back a guess whose results hold no line, so that nothing proves it: the search for the POST goes on.
+
+    That batch of the API is not taken for it again. Where nothing else is found, the batch is sent again: if the guess
+    was right, it is paid twice.
+
+    :raises NotFound: there is no such batch.
+    :raises Refused: it is no guess that waits for a decision.
+    """
+    batch = db.row(tx, "SELECT state, api_id, proved, held FROM batches WHERE id = :id", id=batch_id)
+    if batch is None:
+        raise NotFound(f"There is no batch {batch_id}.")
+    if batch.state == BatchState.INGESTING and batch.held and not batch.proved:
+        lock_guess(tx, batch_id, batch.api_id)
+        reason = f"{actor} says that batch {batch.api_id} of the API is not ours"
+        if disprove(tx, batch_id, batch.api_id, reason):
+            return
+    raise Refused(f"Batch {batch_id} is no guess that waits for a decision.")
 
 
 def _unknown_post(tx: Connection, batch_id: int) -> Any:
