@@ -15,7 +15,7 @@ from support.audit import audit
 from support.desk import DeskDriver, documents
 from support.sandbox import Sandbox
 
-from webapp import db, jobs
+from webapp import db, jobs, workers
 from webapp.batches import bounded, planning
 from webapp.batches.bounded import Broke
 
@@ -172,7 +172,7 @@ def test_a_worker_of_the_queue_lives_through_all_of_it(desk: DeskDriver, sandbox
                 jobs.nudge()
                 connection = jobs.connect(desk.app.config["REDIS_URL"], patient=True)
                 queue = jobs.Queue(jobs.QUEUE, connection=connection, serializer=jobs.JSONSerializer)
-                made = jobs.DeskWorker([queue], connection=connection, serializer=jobs.JSONSerializer)
+                made = workers.DeskWorker([queue], connection=connection, serializer=jobs.JSONSerializer)
                 made.work(burst=True, logging_level="CRITICAL")
             finally:
                 os._exit(0)

@@ -19,6 +19,7 @@ from support.unknown import settle, unknown
 
 from webapp import create_app, db
 from webapp.batches import encoding, naming, settling, submission
+from webapp.batches.body import request_lines
 from webapp.local import Services
 
 GRACE = 900
@@ -215,8 +216,7 @@ def test_a_guess_stores_no_answer_to_requests_of_another_batch(desk: DeskDriver,
 def body_of(desk: DeskDriver, batch_id: int) -> bytes:
     """What a POST of a batch would send."""
     batch = desk.batch(batch_id)
-    sending = submission.Sending(batch_id, batch.run_id, 0, 0, batch.total, batch.body_bytes)
-    return encoding.HEAD + b",".join(submission._lines(sending)) + encoding.TAIL
+    return encoding.HEAD + b",".join(request_lines(batch.run_id, batch_id)) + encoding.TAIL
 
 
 # -- where ids are drawn -----------------------------------------------------------------------------------------

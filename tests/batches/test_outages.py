@@ -226,8 +226,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_a_worker_that_is_to_end_stops_each_step_after_a_chunk_and_another_goes_on(
     desk: DeskDriver, sandbox: SandboxProcess, asked: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("planning", "ingestion", "processing"):
-        rows = "CHUNK_LINES" if name == "ingestion" else "CHUNK_ROWS"
+    for name in ("planning", "lines", "processing"):
+        rows = "CHUNK_LINES" if name == "lines" else "CHUNK_ROWS"
         monkeypatch.setattr(f"webapp.batches.{name}.{rows}", 10)
     desk.change(batch_max_requests=15)
     sandbox.configure(overloaded_share=0.3)
@@ -257,9 +257,9 @@ def test_a_worker_that_is_to_end_stops_each_step_after_a_chunk_and_another_goes_
 def test_a_worker_that_is_to_end_holds_a_body_back_and_sends_it_another_time(
     desk: DeskDriver, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from webapp.batches import submission
+    from webapp.batches import body
 
-    page = submission._page
+    page = body._page
     run_id = desk.start(documents(5))
     desk.perform_due()
     with monkeypatch.context() as patched:
@@ -268,7 +268,7 @@ def test_a_worker_that_is_to_end_holds_a_body_back_and_sends_it_another_time(
             leaving.ask()
             return page(*arguments)  # type: ignore[arg-type]
 
-        patched.setattr(submission, "_page", page_and_ask)
+        patched.setattr(body, "_page", page_and_ask)
         desk.hurry()
         desk.perform_due()
     leaving.stay()

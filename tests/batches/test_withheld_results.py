@@ -8,7 +8,6 @@ from support.desk import DeskDriver, documents
 from support.sandbox import API_KEY, Sandbox
 
 from webapp import jobs
-from webapp.batches import ingestion
 from webapp.gateway import Gateway
 
 DAYS = 86_400.0
@@ -142,7 +141,7 @@ def test_a_part_that_was_stored_before_the_rest_vanished_stays(
     desk: DeskDriver, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id, batch_id = at_the_end(desk, sandbox)
-    monkeypatch.setattr(ingestion, "CHUNK_LINES", 1)
+    monkeypatch.setattr("webapp.batches.lines.CHUNK_LINES", 1)
     monkeypatch.setattr("webapp.gateway.READ_CHUNK", 256)
     sandbox.configure(results_faults="truncate:3000")
     perform(desk, "ingest", batch_id)

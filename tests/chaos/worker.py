@@ -12,7 +12,7 @@ from pathlib import Path
 from chaos.boundaries import Watch, watch
 from chaos.orders import Orders
 from chaos.planted import plant
-from webapp import create_app, jobs
+from webapp import create_app, jobs, workers
 from webapp.sandbox import __main__ as sandbox_alone
 
 ORDERS = "CHAOS_ORDERS"  # the folder of the round's orders
@@ -26,13 +26,13 @@ def work(arguments: Sequence[str]) -> None:
     plant(os.environ.get(PLANTED, ""))
     watch(Watch(orders.act, orders.hold))
     with app.app_context():
-        jobs.work(jobs.connect(app.config["REDIS_URL"], patient=True))
+        workers.work(jobs.connect(app.config["REDIS_URL"], patient=True))
 
 
 def clock(arguments: Sequence[str]) -> None:
     """Be a clock."""
     with create_app(pooled=False).app_context():
-        jobs.clock()
+        workers.clock()
 
 
 def serve(arguments: Sequence[str]) -> None:

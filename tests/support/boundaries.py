@@ -78,13 +78,21 @@ class Boundaries:
 
 
 class _Watched:
-    """Every verb of a gateway, with a boundary before and after it."""
+    """Every verb of a gateway, with a boundary before and after it; what it has heard is the gateway's own."""
 
     def __init__(self, gateway: Gateway, passed: Callable[[], None]) -> None:
         self._gateway, self._passed = gateway, passed
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("_"):
+            super().__setattr__(name, value)
+        else:
+            setattr(self._gateway, name, value)
+
     def __getattr__(self, name: str) -> Any:
         verb = getattr(self._gateway, name)
+        if not callable(verb):
+            return verb
 
         def call(*arguments: Any) -> Any:
             self._passed()
