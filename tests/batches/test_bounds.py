@@ -173,6 +173,7 @@ def test_a_worker_of_the_queue_lives_through_all_of_it(desk: DeskDriver, sandbox
                 connection = jobs.connect(desk.app.config["REDIS_URL"], patient=True)
                 queue = jobs.Queue(jobs.QUEUE, connection=connection, serializer=jobs.JSONSerializer)
                 made = workers.DeskWorker([queue], connection=connection, serializer=jobs.JSONSerializer)
+                made.heart = workers.Heart("worker")
                 made.work(burst=True, logging_level="CRITICAL")
             finally:
                 os._exit(0)

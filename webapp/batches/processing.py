@@ -107,6 +107,7 @@ def _turn(lease: Lease, run_id: int, processor: Processor) -> bool:
     end = time.monotonic() + TURN_SECONDS
     for outputs in ahead(_chunks(lease.target_id, run_id, processor, end)):
         _store(lease, run_id, processor, outputs)
+        leaving.look()
     return time.monotonic() >= end
 
 
@@ -126,7 +127,6 @@ def _chunks(batch_id: int, run_id: int, processor: Processor, end: float) -> Ite
             if time.monotonic() >= end or size >= CHUNK_BYTES or leaving.asked():
                 break
         yield outputs
-        leaving.look()
         after = outputs[-1].row.request_id
 
 
