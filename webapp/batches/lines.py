@@ -16,7 +16,7 @@ from webapp.money import ledger
 from webapp.records import jsontext
 from webapp.records.escapes import storable
 
-CHUNK_LINES = 1000
+CHUNK_LINES = 2000
 CHUNK_BYTES = 8_000_000
 
 CUSTOM_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")  # the API's own rule; others are no ids, and some no text for a query
@@ -122,8 +122,9 @@ def _answered(answers: Collection[Answer]) -> Answered:
         db.array(answer.custom_id for answer in answers),
         db.array([RequestState.PENDING.value] * len(answers)),
         db.array(answer.state.value for answer in answers),
-        db.array(failure and failure.kind.value for failure in failures),
-        db.array(failure and failure.message for failure in failures),
+        # Arrays that are shorter than the others are filled up with NULL: most chunks have no failure.
+        db.array(failure and failure.kind.value for failure in failures) if any(failures) else "{}",
+        db.array(failure and failure.message for failure in failures) if any(failures) else "{}",
     )
 
 
