@@ -344,7 +344,7 @@ def mapped(error: Exception) -> ApiError:
         return ApiUnclear("The API did not answer in time.")
     if isinstance(error, anthropic.APIConnectionError | httpx2.HTTPError):
         cause = error.__cause__ or error
-        return ApiUnclear(f"The connection to the API failed: {cause or type(cause).__name__}.")
+        return ApiUnclear(f"The connection to the API failed: {str(cause).rstrip('.') or type(cause).__name__}.")
     if isinstance(error, anthropic.CredentialsError):
         return ApiAccount(f"The API key cannot be used: {error}.")
     if isinstance(error, UNREADABLE):

@@ -17,8 +17,18 @@ from support.desk import DeskDriver, documents
 from support.installation import BATCHDESK, until
 from support.sandbox import Sandbox
 
-from webapp.cli.waiting import _phase, finish, present
+from webapp.cli.waiting import _phase, finish, nobody_works, present
 from webapp.local import Services
+
+
+def test_whoever_waits_is_told_that_nobody_works(desk: DeskDriver) -> None:
+    words = nobody_works()
+    assert words is not None and "No worker and no clock" in words and "python worker.py work" in words
+    desk.execute("INSERT INTO processes (name, role) VALUES ('worker 1', 'worker')")
+    words = nobody_works()
+    assert words is not None and words.startswith("No clock has been seen") and "work`" not in words
+    desk.execute("INSERT INTO processes (name, role) VALUES ('clock 1', 'clock')")
+    assert nobody_works() is None
 
 
 class Database:

@@ -13,8 +13,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from webapp import db, jobs
 from webapp.batches import outages
 from webapp.batches.outages import Part
+from webapp.batches.queries import processes_up
 
-SEEN_WITHIN = 60  # seconds; heartbeats come every ten
 OUTAGES = {
     Part.API: "The API does not answer; what is at work there goes on, and we ask again by ourselves. It said last:",
     Part.DISK: "The database's disk is full: make room, and work goes on by itself. It said last:",
@@ -57,17 +57,10 @@ def faults(tx: Connection) -> list[Fault]:
     if queue is not None:
         words = f"The queue (Redis or Valkey) takes nothing: work waits until it does. It said last: {queue}"
         found.append(Fault("queue", words))
-    seen = db.row(
-        tx,
-        """
-        SELECT coalesce(bool_or(role = 'worker'), false) AS workers, coalesce(bool_or(role = 'clock'), false) AS clock
-        FROM processes WHERE seen_at > now() - make_interval(secs => :within)
-        """,
-        within=SEEN_WITHIN,
-    )
-    if not seen.workers:
+    up = processes_up(tx)
+    if not up["worker"]:
         found.append(Fault("workers", "No worker has been seen for a minute: nothing is sent or stored."))
-    if not seen.clock:
+    if not up["clock"]:
         found.append(Fault("clock", "No clock has been seen for a minute: nothing is polled."))
     found += [Fault(down.part, f"{OUTAGES[Part(down.part)]} {down.words}") for down in outages.told(tx)]
     return found

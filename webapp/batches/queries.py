@@ -229,6 +229,19 @@ def run_status(tx: Connection, run_id: int) -> RunStatus:
     )
 
 
+SEEN_WITHIN = 60  # seconds; heartbeats come every ten
+
+
+def processes_up(tx: Connection) -> dict[str, int]:
+    """How many processes of each role, `worker` and `clock`, have been seen lately."""
+    found = db.rows(
+        tx,
+        "SELECT role, count(*) FROM processes WHERE seen_at > now() - make_interval(secs => :within) GROUP BY 1",
+        within=SEEN_WITHIN,
+    )
+    return {"worker": 0, "clock": 0} | dict(tuple(line) for line in found)
+
+
 def recent_runs(tx: Connection, limit: int = 50) -> list[int]:
     """Ids of the latest runs, newest first."""
     return [run_id for (run_id,) in db.rows(tx, "SELECT id FROM runs ORDER BY id DESC LIMIT :limit", limit=limit)]

@@ -10,7 +10,7 @@ import click
 from flask import Flask, current_app
 
 from webapp import create_app, db, jobs, local, services
-from webapp.batches import alarms, auditing, outages
+from webapp.batches import alarms, auditing, outages, queries
 from webapp.batches.outages import Part
 from webapp.cli.environment import schema_versions
 from webapp.errors import BatchdeskError, LocalServicesError
@@ -124,14 +124,9 @@ def _queue() -> Finding:
 
 def _processes() -> Iterator[Finding]:
     with db.transaction() as tx:
-        seen = dict(
-            tuple(line)
-            for line in db.rows(
-                tx, "SELECT role, count(*) FROM processes WHERE seen_at > now() - interval '60 seconds' GROUP BY 1"
-            )
-        )
+        up = queries.processes_up(tx)
     for role, start in (("worker", "python worker.py work"), ("clock", "python worker.py clock")):
-        count = seen.get(role, 0)
+        count = up[role]
         yield Finding(bool(count), f"{role}s up: {count}", "" if count else f"Start one: `{start}`, or `batchdesk up`.")
 
 

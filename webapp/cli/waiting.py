@@ -30,6 +30,7 @@ from webapp.records.exporting import write_outputs
 T = TypeVar("T")
 
 LOOK_SECONDS = 0.2
+UNMANNED_SECONDS = 10.0  # of waiting before it is told that nobody works
 QUIET_SECONDS = 30.0  # between lines of progress where no terminal shows a bar
 DATABASE_PATIENCE = 300.0
 SILENT_SECONDS = 5.0  # without the database before a person is told
@@ -133,7 +134,8 @@ def _ending(run_id: int, stopped: str | None) -> Ending:
 def _watch(run_id: int, deadline: float | None) -> str | None:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    told = time.monotonic()
+    told = began = time.monotonic()
+    manned = False
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
         line = bar.add_task("planning", total=None)
         while True:
@@ -146,6 +148,11 @@ def _watch(run_id: int, deadline: float | None) -> str | None:
             stopped = _stopped(status)
             if stopped or (deadline is not None and time.monotonic() >= deadline):
                 return stopped or "the time is over."
+            if not manned and time.monotonic() - began >= UNMANNED_SECONDS:
+                manned = True
+                unmanned = patiently(nobody_works, deadline=deadline)
+                if unmanned:
+                    tell(unmanned)
             if not console.is_terminal and time.monotonic() - told >= QUIET_SECONDS:
                 told = time.monotonic()
                 tell(f"Run {run_id}: {_phase(status)}, {done:,} of {status.subjects:,}.")
@@ -155,6 +162,19 @@ def _watch(run_id: int, deadline: float | None) -> str | None:
 def _status(run_id: int) -> RunStatus:
     with db.transaction() as tx:
         return queries.run_status(tx, run_id)
+
+
+def nobody_works() -> str | None:
+    """What to say when no worker or no clock is up: the run would be waited for in vain."""
+    with db.transaction() as tx:
+        missing = [role for role, count in queries.processes_up(tx).items() if not count]
+    if not missing:
+        return None
+    start = {"worker": "`python worker.py work`", "clock": "`python worker.py clock`"}
+    return (
+        f"No {' and no '.join(missing)} has been seen for a minute, so that the run does not get on: start "
+        f"{' and '.join(start[role] for role in missing)}, or `batchdesk up`."
+    )
 
 
 def _phase(status: RunStatus) -> str:
