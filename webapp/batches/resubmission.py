@@ -79,7 +79,7 @@ def _mark(desk: Desk, lease: Lease, run: Any) -> int:
                 "LEFT JOIN batches b ON b.id = r.batch_id "
                 f"WHERE i.run_id = :run AND i.position > :after AND ({WANTED}) "
                 # What was never built has nothing to send again.
-                "AND EXISTS (SELECT 1 FROM item_params p WHERE p.item_id = i.id) "
+                "AND (SELECT p.item_id FROM item_params p WHERE p.item_id = i.id) IS NOT NULL "
                 "ORDER BY i.position LIMIT :page",
                 run=run.id,
                 after=after,
