@@ -65,7 +65,7 @@ def test_plans_use_everything_there_is() -> None:
         assert set(faults) <= drawn, verb
     assert {f"{share}_share" for share in SHARES} <= {name for plan in plans for name in plan.scenario.api}
     assert {what for pair in BLOWS for what in pair} == {what for plan in plans for _, what in plan.blows}
-    assert {what for plan in plans for _, what in plan.strikes} == {"kill", "kill-worker", "stall"}
+    assert {what for plan in plans for _, what in plan.strikes} == {"kill", "kill-worker", "stall", "leave"}
     assert not [plan for plan in plans if (points[0], "stall") in plan.strikes], "silent within a transaction"
     for plan in plans:
         SandboxConfig().changed(CALM_API | dict(plan.scenario.api))
