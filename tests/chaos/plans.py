@@ -35,7 +35,8 @@ FAULTS: dict[str, Sequence[str]] = {
     ),
     "cancel": ("ok", "500", "409", "drop_after"),
 }
-# Two complete fetches that lack the same line make it missing, by rule: one such fetch is all there may be.
+# Two complete fetches that lack lines make those of the second missing, by rule: one such fetch is all there may be, and
+# none where the API itself leaves lines out.
 LACKING = ("missing:1", "unknown_type:1")
 SHARES = ("errored", "overloaded", "invalid", "expired", "missing", "nasty")
 # What is done from outside, each with what belongs to it some time later.
@@ -89,7 +90,7 @@ def _api(dice: Random) -> dict[str, Any]:
             # Where a batch may hold no line at all, one of somebody else's in it would tell that it is theirs.
             fit = [one for one in faults if "missing_share" not in api or "unknown:" not in one]
             drawn = [dice.choice(fit) for _ in range(dice.randint(1, 6))]
-            if verb == "results" and dice.random() < 0.5:
+            if verb == "results" and "missing_share" not in api and dice.random() < 0.5:
                 drawn.insert(dice.randrange(len(drawn) + 1), dice.choice(LACKING))
             api[f"{verb}_faults"] = ",".join(drawn)
     return api

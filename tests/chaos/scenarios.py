@@ -171,7 +171,7 @@ CALM_API: dict[str, Any] = {
 }
 
 
-QUICK = {"BATCHDESK_MISSING_WAIT": "0.3"}  # nothing is late here
+QUICK = {"BATCHDESK_MISSING_WAIT": "0.3", "BATCHDESK_UNKNOWN_GRACE": "1.5"}  # nothing is late here
 
 
 class Killed(BaseException):
