@@ -35,8 +35,8 @@ FAULTS: dict[str, Sequence[str]] = {
     ),
     "cancel": ("ok", "500", "409", "drop_after"),
 }
-# Two complete fetches that lack lines make those of the second missing, by rule: one such fetch is all there may be, and
-# none where the API itself leaves lines out.
+# Two complete fetches that lack lines make those of the second missing, by rule: one such fetch is all there may be,
+# and none where the API itself leaves lines out.
 LACKING = ("missing:1", "unknown_type:1")
 SHARES = ("errored", "overloaded", "invalid", "expired", "missing", "nasty")
 # What is done from outside, each with what belongs to it some time later.

@@ -12,7 +12,7 @@ from support.audit import ALWAYS, AT_THE_END
 from chaos.household import Workshop
 from chaos.plans import BLOWS, FAULTS, SHARES, draw
 from chaos.points import COMMIT, ROOT, Point
-from chaos.rounds import ENDED, gauntlet, play
+from chaos.rounds import ENDED, Plan, gauntlet, play
 from chaos.scenarios import CALM_API, SCENARIOS, Scenario
 from webapp.batches.steps import StepName
 from webapp.sandbox import SandboxConfig
@@ -48,6 +48,14 @@ def test_a_round_at_random_leaves_books_that_agree(
     print(verdict)
     assert not verdict.broken, f"make chaos SEED={seed} ROUNDS=1\n{verdict}\n{verdict.words}"
     assert verdict.requests and verdict.blows
+
+
+def test_a_guess_that_nothing_proves_is_not_sent_again_and_ends_with_its_results(workshop: Workshop) -> None:
+    """The batch is adopted, and its results hold no line at all, whoever asks: 29 days later it is over."""
+    nothing = Scenario("nothing", records=3, api={"create_faults": "drop_after", "missing_share": 1.0})
+    verdict = play(workshop, Plan(None, nothing, patience=30.0))
+    assert not verdict.broken, verdict.words
+    assert (verdict.requests, verdict.batches, verdict.lines) == (3, 1, 0)
 
 
 def test_a_seed_draws_the_same_plan_again() -> None:
