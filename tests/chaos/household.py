@@ -245,7 +245,6 @@ class Workshop:
         clocks: int = 1,
         planted: str = "",
         settings: Mapping[str, str] | None = None,
-        **api_settings: Any,
     ) -> Iterator[Household]:
         """A fresh installation whose processes are up."""
         number = next(_numbers)
@@ -257,7 +256,7 @@ class Workshop:
             None,
         )
         api = Api(self.nursery, folder / "api")
-        api.start(**api_settings)
+        api.start()
         given = SETTINGS | dict(settings or {})
         app = create_app(make_settings(services.database_url, services, sandbox_url=api.url, **given))
         environ = {"PATH": os.environ["PATH"], "ANTHROPIC_API_KEY": API_KEY, "ANTHROPIC_BASE_URL": api.url}

@@ -98,16 +98,19 @@ class Orders:
     def dead(self) -> Iterator[tuple[str, int, int]]:
         """The leases (step, target, epoch) of processes that are no more, each once."""
         for path in self._held.iterdir():
-            words = path.read_text().split()
-            if len(words) == 3 and not _lives(int(path.name)):
-                path.unlink()
-                yield words[0], int(words[1]), int(words[2])
+            if _lives(int(path.name)):
+                continue
+            lines = path.read_text().splitlines()
+            path.unlink()
+            for step, target, epoch in (line.split() for line in lines):
+                yield step, int(target), int(epoch)
 
     # -- the workers' side ----------------------------------------------------------------------------------------
 
     def hold(self, lease: Lease) -> None:
-        """Note whose lease this process has."""
-        (self._held / str(os.getpid())).write_text(f"{lease.step} {lease.target_id} {lease.epoch}")
+        """Note that this process has a lease."""
+        with (self._held / str(os.getpid())).open("a") as held:
+            held.write(f"{lease.step} {lease.target_id} {lease.epoch}\n")
 
     def act(self, point: Point, lease: Lease) -> None:
         """Carry out what is wanted at a point."""
