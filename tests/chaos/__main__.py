@@ -17,7 +17,7 @@ from pathlib import Path
 from random import SystemRandom
 
 from chaos.household import Workshop
-from chaos.orders import KILL, KILL_WORKER, STALL
+from chaos.orders import KILL, KILL_WORKER, LEAVE, STALL
 from chaos.plans import draw
 from chaos.rounds import Verdict, play, sweep
 from chaos.scenarios import discover
@@ -31,7 +31,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--rounds", type=int, default=20, help="0: until it is stopped")
     parser.add_argument("--sweep", action="store_true", help="one round for each fault point instead")
     parser.add_argument("--only", default="", help="with --sweep: only points that contain this")
-    parser.add_argument("--how", choices=(KILL, KILL_WORKER, STALL), default=KILL, help="with --sweep: what happens")
+    parser.add_argument(
+        "--how", choices=(KILL, KILL_WORKER, STALL, LEAVE), default=KILL, help="with --sweep: what happens"
+    )
     options = parser.parse_args(arguments)
     logging.getLogger("batchdesk").setLevel(logging.CRITICAL)  # what the discovery meets is on purpose
     for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell in the background ignores them

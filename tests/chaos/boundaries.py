@@ -30,7 +30,7 @@ from chaos.points import (
     verbs,
 )
 from webapp import db, jobs
-from webapp.batches import steps
+from webapp.batches import polling, steps
 from webapp.batches.steps import Lease
 from webapp.gateway import Gateway
 
@@ -39,7 +39,10 @@ Act = Callable[[Point, Lease], None]
 
 @dataclass
 class Watch:
-    """What this process is at: the lease of the step it performs, and what it has passed in it."""
+    """What this process is at: the lease of the step it performs, and what it has passed in it.
+
+    :param taken: is told each lease that this process takes, also those of others that its step does along with it.
+    """
 
     act: Act
     taken: Callable[[Lease], None] = lambda lease: None
@@ -63,6 +66,7 @@ def watch(watched: Watch, patch: Callable[[Any, str, Any], None] = setattr) -> N
     """
     patch(db, "transaction", _transaction(watched, db.transaction))
     patch(steps, "take", _take(watched, steps.take))
+    patch(polling, "take_due", _take_due(watched, polling.take_due))
     patch(jobs, "perform", _perform(watched, jobs.perform))
     for verb in verbs():
         patch(Gateway, verb, _verb(watched, f"gateway.{verb}", getattr(Gateway, verb)))
@@ -79,6 +83,17 @@ def _take(watched: Watch, real: Any) -> Any:
         return lease
 
     return take
+
+
+def _take_due(watched: Watch, real: Any) -> Any:
+    @wraps(real)
+    def take_due(*arguments: Any, **options: Any) -> dict[int, Lease]:
+        leases: dict[int, Lease] = real(*arguments, **options)
+        for lease in leases.values():
+            watched.taken(lease)
+        return leases
+
+    return take_due
 
 
 def _perform(watched: Watch, real: Any) -> Any:

@@ -29,6 +29,7 @@ from chaos.nursery import Nursery
 from chaos.orders import STALL, Orders
 from chaos.worker import ORDERS, PLANTED
 from webapp import create_app, db, jobs
+from webapp.batches.ingestion import UNPROVABLE
 from webapp.local import Services
 
 PATIENCE = 20.0
@@ -41,6 +42,7 @@ SETTINGS = {
 }
 NUDGED_LONG_AGO = 1.0  # seconds after which a nudge that is in no queue counts as lost
 LONG = 1.0  # seconds of waiting that a round does not wait out
+UNPROVED = "state = 'ingesting' AND held AND NOT proved AND reason = :why"
 _numbers = count()
 
 
@@ -97,6 +99,18 @@ class Household:
         self.orders.make()
         self._pids: dict[str, int] = {}
         self.deaths = 0
+        self.strangers: list[str] = []
+
+    def neighbour(self, count: int) -> None:
+        """Let somebody else in the workspace send a batch of so many requests, if any; their earlier ones go."""
+        for gone in self.strangers:
+            self.api.call("DELETE", f"/v1/messages/batches/{gone}")
+        self.strangers.clear()
+        params = {"model": "claude-haiku-4-5", "max_tokens": 10, "messages": [{"role": "user", "content": "hello"}]}
+        requests = [{"custom_id": f"theirs-{n}", "params": params} for n in range(count)]
+        if requests:
+            made = self.api.call("POST", "/v1/messages/batches", {"requests": requests})
+            self.strangers.append(str(made["id"]))
 
     # -- processes ------------------------------------------------------------------------------------------------
 
@@ -117,6 +131,11 @@ class Household:
         """kill -9 a worker (and with it the process of its job) or a clock, if there is one of that name."""
         kill(self._pids.get(name, 0))
 
+    def end(self, name: str) -> None:
+        """Ask a worker or a clock to end, if there is one of that name."""
+        if name in self._pids:
+            kill(self._pids[name], signal.SIGTERM)
+
     def close(self) -> None:
         for pid in (*self._pids.values(), self.api.pid):
             kill(pid)
@@ -135,6 +154,14 @@ class Household:
         logs = "".join(log.read_text("utf-8", "replace") for log in self.folder.glob("worker-*.log"))
         found = re.findall(r"^((?:[a-z_]\w*\.)+[A-Z]\w*|[A-Z]\w*Error)(?::|$)", logs, re.MULTILINE)
         return Counter(name for name in found if not name.startswith("sqlalchemy."))  # it repeats the driver's
+
+    def outlive(self) -> None:
+        """Let the 29 days pass for adopted batches whose results hold no line: nothing else ends them but a person."""
+        unproved = f"FROM batches WHERE {UNPROVED}"
+        if self.desk.scalar(f"SELECT EXISTS (SELECT 1 {unproved})", why=UNPROVABLE):
+            ago = "now() - interval '30 days'"
+            self.desk.execute(f"UPDATE batches SET api_created_at = {ago} WHERE {UNPROVED}", why=UNPROVABLE)
+            self.api.configure(results_faults="404")
 
     # -- what time and fate do ------------------------------------------------------------------------------------
 
@@ -218,7 +245,6 @@ class Workshop:
         clocks: int = 1,
         planted: str = "",
         settings: Mapping[str, str] | None = None,
-        **api_settings: Any,
     ) -> Iterator[Household]:
         """A fresh installation whose processes are up."""
         number = next(_numbers)
@@ -230,7 +256,7 @@ class Workshop:
             None,
         )
         api = Api(self.nursery, folder / "api")
-        api.start(**api_settings)
+        api.start()
         given = SETTINGS | dict(settings or {})
         app = create_app(make_settings(services.database_url, services, sandbox_url=api.url, **given))
         environ = {"PATH": os.environ["PATH"], "ANTHROPIC_API_KEY": API_KEY, "ANTHROPIC_BASE_URL": api.url}
@@ -253,11 +279,11 @@ class Workshop:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def kill(pid: int) -> None:
-    """kill -9, of a process that may be gone."""
+def kill(pid: int, number: int = signal.SIGKILL) -> None:
+    """kill -9, or another signal, of a process that may be gone."""
     if pid:
         with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, number)
 
 
 def _lives(pid: int) -> bool:

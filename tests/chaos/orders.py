@@ -21,8 +21,14 @@ KILL = "kill"  # kill -9 the process of the job
 KILL_WORKER = "kill-worker"  # ... and the worker that forked it
 STALL = "stall"  # fall silent for so long that it is taken for dead, then go on
 STALL_SECONDS = 1.0
+WAIT = "wait"  # do nothing for a moment: the other end of a connection is faster
+WAIT_SECONDS = 0.3
+SECONDS = {STALL: STALL_SECONDS, WAIT: WAIT_SECONDS}
+LEAVE = "leave"  # the worker is asked to end (SIGTERM)
+DEADLY = (KILL, KILL_WORKER)
 # Deaths of one step of one row, at most: a record whose worker dies again and again is blamed, and rightly.
-MOST_DEATHS = {StepName.PLAN: 4}
+# A look blames nobody, and all looks of a household are at the same account.
+MOST_DEATHS = {StepName.PLAN: 4, StepName.LOOK: 100}
 MOST_DEATHS_ELSE = 3
 
 
@@ -55,7 +61,7 @@ class Orders:
 
     def give(self, point: Point, what: str) -> None:
         """Want something at a point, once. A process that is silent within a transaction would block the others."""
-        assert what != STALL or point.moment != COMMIT
+        assert what not in SECONDS or point.moment != COMMIT
         part = self._wanted / f".{point}"
         part.write_text(what)
         part.rename(self._wanted / str(point))
@@ -92,16 +98,19 @@ class Orders:
     def dead(self) -> Iterator[tuple[str, int, int]]:
         """The leases (step, target, epoch) of processes that are no more, each once."""
         for path in self._held.iterdir():
-            words = path.read_text().split()
-            if len(words) == 3 and not _lives(int(path.name)):
-                path.unlink()
-                yield words[0], int(words[1]), int(words[2])
+            if _lives(int(path.name)):
+                continue
+            lines = path.read_text().splitlines()
+            path.unlink()
+            for step, target, epoch in (line.split() for line in lines):
+                yield step, int(target), int(epoch)
 
     # -- the workers' side ----------------------------------------------------------------------------------------
 
     def hold(self, lease: Lease) -> None:
-        """Note whose lease this process has."""
-        (self._held / str(os.getpid())).write_text(f"{lease.step} {lease.target_id} {lease.epoch}")
+        """Note that this process has a lease."""
+        with (self._held / str(os.getpid())).open("a") as held:
+            held.write(f"{lease.step} {lease.target_id} {lease.epoch}\n")
 
     def act(self, point: Point, lease: Lease) -> None:
         """Carry out what is wanted at a point."""
@@ -109,11 +118,14 @@ class Orders:
         # Two threads of a step may be at a boundary each: the one must not kill the other while it takes its order.
         with self._acting:
             what = self._take(point, lease)
-        if what == STALL:
-            time.sleep(STALL_SECONDS)
+        if what in SECONDS:
+            time.sleep(SECONDS[what])
+        elif what == LEAVE:
+            for pid in (os.getppid(), os.getpid()):
+                os.kill(pid, signal.SIGTERM)
 
     def _take(self, point: Point, lease: Lease) -> str | None:
-        """Take the order for a point, if there is one: stall, or die at once."""
+        """Take the order for a point, if there is one; die at once where it is to die."""
         wanted = self._wanted / str(point)
         if not wanted.exists() or self._dies_too_often(lease):
             return None
@@ -123,11 +135,11 @@ class Orders:
         except FileNotFoundError:
             return None  # another process was faster
         what = taken.read_text()
-        if what != STALL:
+        if what in DEADLY:
             with (self._deaths / f"{lease.step}-{lease.target_id}").open("a") as deaths:
                 deaths.write("+")
         taken.write_text(f"{what} {os.getpid()} {lease.step} {lease.target_id} {lease.epoch}")
-        if what != STALL:
+        if what in DEADLY:
             if what == KILL_WORKER:
                 os.kill(os.getppid(), signal.SIGKILL)
             os.kill(os.getpid(), signal.SIGKILL)

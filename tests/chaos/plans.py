@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from random import Random
 from typing import Any
 
-from chaos.orders import KILL, KILL_WORKER, STALL
+from chaos.orders import KILL, KILL_WORKER, LEAVE, STALL
 from chaos.points import COMMIT, Point
 from chaos.rounds import Plan
 from chaos.scenarios import Scenario
@@ -35,22 +35,23 @@ FAULTS: dict[str, Sequence[str]] = {
     ),
     "cancel": ("ok", "500", "409", "drop_after"),
 }
-# Two complete fetches that lack the same line make it missing, by rule: one such fetch is all there may be.
+# Two complete fetches that lack lines make those of the second missing, by rule: one such fetch is all there may be,
+# and none where the API itself leaves lines out.
 LACKING = ("missing:1", "unknown_type:1")
-# Rows without any line are left out: a batch that was adopted and brings no line at all counts as a stranger's, by
-# rule, and is sent again.
-SHARES = ("errored", "overloaded", "invalid", "expired", "nasty")
+SHARES = ("errored", "overloaded", "invalid", "expired", "missing", "nasty")
 # What is done from outside, each with what belongs to it some time later.
 BLOWS: tuple[tuple[str, ...], ...] = (
     ("kill worker-1",),
     ("kill worker-2",),
     ("kill clock-1",),
+    ("end worker-1",),
     ("start clock-2", "kill clock-2"),
     ("start worker-3",),
     ("flush",),
     ("cut",),
     ("restart",),
     ("resubmit",),
+    ("look",),
     ("cancel", "resubmit"),
     ("pause", "resume"),
 )
@@ -86,8 +87,10 @@ def _api(dice: Random) -> dict[str, Any]:
             api[f"{share}_share"] = round(dice.uniform(0.02, 0.15), 2)
     for verb, faults in FAULTS.items():
         if dice.random() < 0.7:
-            drawn = [dice.choice(faults) for _ in range(dice.randint(1, 6))]
-            if verb == "results" and dice.random() < 0.5:
+            # Where a batch may hold no line at all, one of somebody else's in it would tell that it is theirs.
+            fit = [one for one in faults if "missing_share" not in api or "unknown:" not in one]
+            drawn = [dice.choice(fit) for _ in range(dice.randint(1, 6))]
+            if verb == "results" and "missing_share" not in api and dice.random() < 0.5:
                 drawn.insert(dice.randrange(len(drawn) + 1), dice.choice(LACKING))
             api[f"{verb}_faults"] = ",".join(drawn)
     return api
@@ -100,7 +103,7 @@ def _strikes(seed: int, points: Iterable[Point], rate: float) -> list[tuple[Poin
         dice = Random(f"{seed} {point}")
         if dice.random() >= rate:
             continue
-        what = dice.choices((KILL, KILL_WORKER, STALL), (7, 2, 2))[0]
+        what = dice.choices((KILL, KILL_WORKER, STALL, LEAVE), (7, 2, 2, 2))[0]
         if what == STALL and (point.moment == COMMIT or (silent and point.step == "submit")):
             # A POST that is silent for longer than the grace time may be made twice: settings see to it that it ends
             # long before, and so must rounds.

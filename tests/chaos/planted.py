@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from webapp import db, gateway
-from webapp.batches import ingestion, polling, processing, resubmission, states, submission
-from webapp.batches.outcomes import settle_outputs
+from webapp.batches import books, ingestion, outcomes, polling, processing, resubmission, states, submission
+from webapp.batches.outcomes import Outcome, settle_outputs
 from webapp.batches.states import BatchState, OutputState, RunState, move_batch
 from webapp.errors import ApiError
 from webapp.gateway import Gateway
@@ -114,22 +114,22 @@ def ledger_outside_the_transaction() -> None:
 
 def tally_outside_the_transaction() -> None:
     """Requests move first, and are counted after."""
-    tally, settled = states.tally, states.settle_requests
+    tally, stored = outcomes.tally, ingestion._store
     counted: list[tuple[str, Counter[str], dict[str, Any]]] = []
 
-    def settle_requests(tx: Any, settlement: Any) -> None:
-        states.tally = lambda tx, scope, deltas, **whose: counted.append((scope, deltas, whose))
+    def store(*arguments: Any) -> None:
+        outcomes.tally = lambda tx, scope, deltas, **whose: counted.append((scope, deltas, whose))
         try:
-            settled(tx, settlement)
+            stored(*arguments)
         finally:
-            states.tally = tally
+            outcomes.tally = tally
 
     def later(tx: Any) -> None:
         for scope, deltas, whose in counted:
             tally(tx, scope, deltas, **whose)
         counted.clear()
 
-    ingestion.settle_requests = settle_requests
+    ingestion._store = store
     _after_the_chunk(later)
 
 
@@ -156,7 +156,7 @@ def outputs_claimed_before_they_are_made() -> None:
     """An item has its output from the moment that its processor is asked: at most once, where it must be once."""
     following = processing._next
 
-    def claim(tx: Any, batch_id: int, after: int, limit: int) -> Any:
+    def claim(tx: Any, batch_id: int, *rest: Any) -> Any:
         waiting = {
             item_id
             for (item_id,) in db.rows(
@@ -166,12 +166,14 @@ def outputs_claimed_before_they_are_made() -> None:
                 batch=batch_id,
             )
         }
-        chunk = [row for row in following(tx, batch_id, after, limit) if row.item_id in waiting]
-        settle_outputs(tx, batch_id, [(row.item_id, row.attempt, OutputState.OK, None) for row in chunk])
+        chunk = [row for row in following(tx, batch_id, *rest) if row.item_id in waiting]
+        claimed = [Outcome(row.item_id, row.attempt, OutputState.WAITING, OutputState.OK, None) for row in chunk]
+        settle_outputs(tx, batch_id, claimed)
         return chunk
 
-    def write(tx: Any, batch_id: int, outputs: Any, version: str) -> None:
-        made = ((row.request_id, state.value, value, reason, version) for row, state, value, reason in outputs)
+    def write(tx: Any, batch_id: int, outputs: Any, processor: Any) -> None:
+        with_version = (processor.task.version, processor.again)
+        made = ((one.row.request_id, one.state.value, one.value, one.reason, *with_version) for one in outputs)
         db.copy_rows(tx, "outputs", processing.OUTPUT_COLUMNS, made)
 
     processing._next, processing._write = claim, write
@@ -211,7 +213,7 @@ def a_good_answer_is_no_reason_to_stop() -> None:
         deltas = Counter({"pending": len(moved)})
         deltas.subtract(line.state for line in moved)
         deltas.subtract(line.output_state for line in moved if line.output_state)
-        states.tally(tx, "items", deltas, run_id=run_id)
+        books.tally(tx, "items", deltas, run_id=run_id)
         return len(moved)
 
     resubmission.start_attempts = start_attempts

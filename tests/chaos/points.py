@@ -26,8 +26,9 @@ FILES = [
     *sorted((ROOT / "webapp" / "batches").glob("*.py")),
 ]
 NO_STEPS = {"importing", "auditing", "steps"}
-#: What a worker does in `jobs`: its own transactions around a step. The rest is the web's, and the heartbeats'.
-OF_A_WORKER = {"jobs.perform", "jobs._failed", "jobs.nudge"}
+#: What a worker does in `jobs`: its own transactions around a step. The rest is the web's, and a thread's that ends a
+#: step which is silent for long after its worker was asked to end.
+OF_A_WORKER = {"jobs._perform", "jobs._failed", "jobs.nudge"}
 
 COMMIT, COMMITTED = "commit", "committed"  # just before a transaction's commit, and just after
 CALL, ANSWERED = "call", "answered"  # before a verb of the gateway, and after it has returned or raised

@@ -17,7 +17,7 @@ from support.audit import Broken, broken
 from chaos.household import Household, Workshop
 from chaos.orders import KILL, STALL, Done, given
 from chaos.points import COMMIT, Point
-from chaos.scenarios import CALM_API, Clicks, Scenario, click, start
+from chaos.scenarios import Clicks, Scenario, click, prepare, start
 
 LOOK = 0.05  # seconds between looks at a round
 STUCK = 1.5  # seconds in which nothing is due, before a run counts as forgotten
@@ -33,6 +33,7 @@ class Plan:
 
     :param strikes: (fault point, what happens there).
     :param blows: (seconds from the start, what is done from outside), in their order.
+    :param patience: seconds in which everything must have come to its end.
     """
 
     seed: int | None
@@ -41,6 +42,7 @@ class Plan:
     blows: tuple[tuple[float, str], ...] = ()
     workers: int = 2
     clocks: int = 1
+    patience: float = PATIENCE
 
 
 @dataclass
@@ -93,9 +95,8 @@ def play(workshop: Workshop, plan: Plan, *, planted: str = "", keep: Path | None
     """
     began = time.monotonic()
     verdict = Verdict(plan)
-    with workshop.household(
-        workers=plan.workers, clocks=plan.clocks, planted=planted, **CALM_API | dict(plan.scenario.api)
-    ) as household:
+    with workshop.household(workers=plan.workers, clocks=plan.clocks, planted=planted) as household:
+        prepare(household, plan.scenario)
         given(household.orders, dict(plan.strikes))
         run_id = start(household.desk, plan.scenario, household.folder / "records")
         _drive(household, verdict, [run_id], nudge=plan.clocks == 0)
@@ -108,7 +109,7 @@ def play(workshop: Workshop, plan: Plan, *, planted: str = "", keep: Path | None
 
 def _audit(household: Household, verdict: Verdict, run_ids: Sequence[int]) -> None:
     """Look through the books, all of them, and count what these runs came to."""
-    verdict.broken += broken(household.desk, household.api)
+    verdict.broken += broken(household.desk, household.api, strangers=household.strangers)
     verdict.done = household.orders.done()
     verdict.unexpected = household.unexpected()
     count = household.desk.scalar
@@ -149,12 +150,13 @@ class _Round:
         if over:
             return True
         self._resume(now)
+        self.household.outlive()
         if self.household.desk.scalar("SELECT count(*) FROM steps") or self.blows:
             self.busy = now
         if now - self.busy > STUCK:
             raise NoEnd("nothing is due any more")
-        if now - self.began > PATIENCE:
-            raise NoEnd(f"not within {PATIENCE:g} seconds")
+        if now - self.began > self.verdict.plan.patience:
+            raise NoEnd(f"not within {self.verdict.plan.patience:g} seconds")
         return False
 
     def _over(self) -> bool:
@@ -176,6 +178,8 @@ class _Round:
         verb, _, whom = what.partition(" ")
         if verb == "kill":
             household.kill(whom)
+        elif verb == "end":
+            household.end(whom)
         elif verb == "start":
             household.start(whom.partition("-")[0], whom)
         elif verb == "flush":
@@ -242,7 +246,7 @@ def again(household: Household, plan: Plan) -> Verdict:
     """Play a plan in a household that has seen others before."""
     began = time.monotonic()
     verdict = Verdict(plan)
-    household.api.configure(**CALM_API | dict(plan.scenario.api))
+    prepare(household, plan.scenario)
     given(household.orders, dict(plan.strikes))
     run_id = start(household.desk, plan.scenario, Path(mkdtemp(dir=household.folder)) / "records")
     _drive(household, verdict, [run_id], nudge=True)
@@ -267,7 +271,7 @@ def gauntlet(
     with workshop.household(clocks=0) as household:
         for _ in range(goes):
             given(household.orders, dict.fromkeys(left, KILL))
-            household.api.configure(**CALM_API | dict(scenario.api))
+            prepare(household, scenario)
             folder = Path(mkdtemp(dir=household.folder))
             # Of different sizes, so that no batch waits for another of its total.
             sizes = [replace(scenario, records=3 + 2 * n) for n in range(runs)]

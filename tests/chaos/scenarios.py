@@ -18,15 +18,17 @@ from support.desk import DeskDriver, documents
 
 from chaos.boundaries import Watch, watch
 from chaos.household import PATIENCE, Household, Workshop
-from chaos.orders import STALL
+from chaos.orders import LEAVE, STALL, WAIT, WAIT_SECONDS
 from chaos.points import Point
 from webapp import db, jobs
+from webapp.batches import leaving
 from webapp.batches.completion import pause_run
 from webapp.batches.states import FailureClass
 from webapp.batches.steps import Lease
 from webapp.errors import BatchdeskError
 
 RECORDS = 24
+FEW = 6
 IMAGES = 3
 
 # Moments of a run to click at, as queries that find something.
@@ -36,6 +38,7 @@ POSTING = (
     "SELECT 1 FROM submissions s JOIN batches b ON b.id = s.batch_id "
     "WHERE b.run_id = :run AND s.outcome IS NULL AND s.armed_at IS NULL"
 )
+SENT = "SELECT 1 FROM accounts"
 PAUSED = "SELECT 1 FROM runs WHERE id = :run AND state = 'paused'"
 
 
@@ -45,6 +48,7 @@ class Scenario:
 
     :param clicks: (when, what): each is done once, as soon as a query finds something.
     :param strike: fault points at which something happens in any case, and what.
+    :param neighbour: how many requests a batch of somebody else in the workspace has, if there is one.
     """
 
     name: str
@@ -53,12 +57,18 @@ class Scenario:
     api: Mapping[str, Any] = field(default_factory=dict)
     clicks: tuple[tuple[str, str], ...] = ()
     strike: tuple[tuple[str, str], ...] = ()
+    neighbour: int = 0
 
 
 SCENARIOS = (
     Scenario("calm"),
     Scenario("images", task="alt_text", records=IMAGES),
-    Scenario("sent again", task="summarise", api={"overloaded_share": 0.4, "expired_share": 0.2, "invalid_share": 0.1}),
+    Scenario(
+        "sent again",
+        task="summarise",
+        api={"overloaded_share": 0.4, "expired_share": 0.2, "invalid_share": 0.1},
+        clicks=((SENT, "look"),),
+    ),
     Scenario(
         "no clear answer",
         api={"create_faults": "drop_after,drop_before,500_after", "list_faults": "ok,ok,ok,500*2"},
@@ -68,7 +78,19 @@ SCENARIOS = (
         api={"create_faults": "429:0,413,ok,429:0,ok,401", "list_faults": "500,ok,429:0"},
         clicks=((PAUSED, "resume"),),
     ),
-    Scenario("held and let go", api={"create_faults": "drop_before", "list_faults": "ok,ok,ok,401"}),
+    Scenario(
+        "held and let go",
+        records=FEW,
+        api={"create_faults": "drop_before", "list_faults": "ok,401"},
+        neighbour=FEW,
+    ),
+    Scenario(
+        "broken off",
+        records=FEW,
+        api={"create_faults": "drop_early"},
+        strike=(("submit:submission._arm:committed:1", "wait"),),
+    ),
+    Scenario("asked to end", strike=(("ingest:ingestion._store:committed:1", "leave"),)),
     Scenario(
         "results in trouble",
         api={"results_faults": "500,404,truncate:900,missing:1,duplicate:2+garbage:1+unknown:1,crlf+blank"},
@@ -86,6 +108,13 @@ SCENARIOS = (
         strike=(("submit:gateway.create:sent:1", "kill"), ("submit:gateway.create:sending:1", "kill")),
     ),
 )
+
+
+def prepare(household: Household, scenario: Scenario) -> None:
+    """Let the API behave as a scenario wants it, with a batch of somebody else in it where there is one."""
+    household.api.configure(**CALM_API)
+    household.neighbour(scenario.neighbour)
+    household.api.configure(**scenario.api)
 
 
 def start(desk: DeskDriver, scenario: Scenario, folder: Path) -> int:
@@ -108,6 +137,8 @@ def click(run_id: int, what: str) -> None:
             jobs.ask_cancel_run(run_id, actor="chaos")
         elif what == "resubmit":
             jobs.ask_resubmit(run_id, list(FailureClass), actor="chaos")
+        elif what == "look":
+            jobs.ask_look(actor="chaos")
         elif what == "resume":
             jobs.ask_resume(run_id, actor="chaos")
         elif what == "pause":
@@ -140,7 +171,7 @@ CALM_API: dict[str, Any] = {
 }
 
 
-QUICK = {"BATCHDESK_MISSING_WAIT": "0.3"}  # nothing is late here
+QUICK = {"BATCHDESK_MISSING_WAIT": "0.3", "BATCHDESK_UNKNOWN_GRACE": "1.5"}  # nothing is late here
 
 
 class Killed(BaseException):
@@ -152,7 +183,7 @@ def discover(workshop: Workshop, scenarios: Sequence[Scenario] = SCENARIOS) -> d
     found: dict[Point, Scenario] = {}
     with workshop.household(workers=0, clocks=0, settings=QUICK) as household:
         for scenario in scenarios:
-            household.api.configure(**CALM_API | dict(scenario.api))
+            prepare(household, scenario)
             for point in sorted(_passed(household, scenario)):
                 found.setdefault(point, scenario)
     return found
@@ -171,6 +202,10 @@ def _passed(household: Household, scenario: Scenario) -> set[Point]:
             one.lease = None  # what a person does now is no part of the step
             clicks.due()
             one.lease = lease
+        elif what == WAIT:
+            time.sleep(WAIT_SECONDS)
+        elif what == LEAVE:
+            leaving.ask()
         elif what is not None:
             raise Killed
 
@@ -189,7 +224,9 @@ def _perform(desk: DeskDriver, run_id: int, clicks: Clicks) -> None:
         with suppress(Killed):
             desk.lapse()
             desk.hurry()
-            if not desk.perform_due():
+            performed = desk.perform_due()
+            leaving.stay()  # another worker goes on
+            if not performed:
                 time.sleep(0.05)
 
 

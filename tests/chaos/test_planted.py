@@ -27,10 +27,12 @@ class Reach:
 
     def plan(self) -> Plan:
         scenario = Scenario("planted", task=self.task, records=RECORDS, api=dict(self.api))
-        return Plan(None, scenario, ((Point.read(self.kill), KILL),) if self.kill else (), workers=1, clocks=0)
+        strikes = ((Point.read(self.kill), KILL),) if self.kill else ()
+        return Plan(None, scenario, strikes, workers=1, clocks=0, patience=PATIENCE)
 
 
 RECORDS = 12
+PATIENCE = 15.0  # seconds; a round without a bug takes two
 STORED = "ingest:ingestion._store:committed:1"
 ANSWERED = "submit:gateway.create:answered:1"
 REACHED = {
@@ -42,7 +44,7 @@ REACHED = {
     "tally_outside_the_transaction": Reach("the_tallies_are_the_rows", kill=STORED),
     "results_outside_the_transaction": Reach("every_result_is_stored_once", kill=STORED),
     "outputs_claimed_before_they_are_made": Reach(
-        "every_output_is_applied_once", kill="process:processing._turn:committed:1"
+        "every_output_is_applied_once", kill="process:processing._chunks:committed:1"
     ),
     "a_cut_stream_taken_for_the_end": Reach(
         "every_request_is_accounted_for", api=(("results_faults", "truncate:2000"),)
@@ -59,6 +61,8 @@ def test_a_planted_bug_is_caught_by_its_line(workshop: Workshop, bug: str) -> No
     verdict = play(workshop, REACHED[bug].plan(), planted=bug)
     assert REACHED[bug].line in {one.line for one in verdict.broken}, verdict.words or "nothing was found"
     assert str(verdict).endswith("BROKEN")
+    misfits = {"TypeError", "AttributeError", "NameError", "psycopg.errors.UndefinedColumn"}
+    assert not misfits & verdict.unexpected.keys(), "the bug does not fit the code any more"
 
 
 def test_without_a_bug_the_same_rounds_find_nothing(workshop: Workshop) -> None:

@@ -10,7 +10,6 @@ from webapp.batches.steps import StepName
 BEYOND = {
     "planning.plan.1": "a task that is gone or cannot be sent; see tests/batches/test_planning.py",
     "planning._deadly": "a task that kills its worker time and again; see tests/batches/test_planning.py",
-    "processing._blame": "likewise; see tests/batches/test_processing.py",
     "processing._no_task": "a task that is gone; see tests/batches/test_processing.py",
 }
 
@@ -35,8 +34,8 @@ def test_the_list_is_compiled_of_what_steps_really_do() -> None:
     places = set(transactions().values())
     assert {
         "submission._arm",
-        "jobs.perform.1",
-        "jobs.perform.2",
+        "jobs._perform.1",
+        "jobs._perform.2",
         "ingestion._store",
         "sharding.cut_pending.2",
     } <= places

@@ -12,13 +12,13 @@ from support.audit import ALWAYS, AT_THE_END
 from chaos.household import Workshop
 from chaos.plans import BLOWS, FAULTS, SHARES, draw
 from chaos.points import COMMIT, ROOT, Point
-from chaos.rounds import ENDED, gauntlet, play
+from chaos.rounds import ENDED, Plan, gauntlet, play
 from chaos.scenarios import CALM_API, SCENARIOS, Scenario
 from webapp.batches.steps import StepName
 from webapp.sandbox import SandboxConfig
 
 CALM, _, AGAIN, *_ = SCENARIOS
-SEEDS = (30, 86)
+SEEDS = (6003, 6006)
 
 
 def one_each(points: Iterable[Point]) -> list[Point]:
@@ -50,6 +50,14 @@ def test_a_round_at_random_leaves_books_that_agree(
     assert verdict.requests and verdict.blows
 
 
+def test_a_guess_that_nothing_proves_is_not_sent_again_and_ends_with_its_results(workshop: Workshop) -> None:
+    """The batch is adopted, and its results hold no line at all, whoever asks: 29 days later it is over."""
+    nothing = Scenario("nothing", records=3, api={"create_faults": "drop_after", "missing_share": 1.0})
+    verdict = play(workshop, Plan(None, nothing, patience=30.0))
+    assert not verdict.broken, verdict.words
+    assert (verdict.requests, verdict.batches, verdict.lines) == (3, 1, 0)
+
+
 def test_a_seed_draws_the_same_plan_again() -> None:
     points = [Point("submit", "submission._arm", moment, nth) for moment in ("commit", "committed") for nth in (1, 2)]
     assert draw(7, points) == draw(7, reversed(points))
@@ -65,7 +73,7 @@ def test_plans_use_everything_there_is() -> None:
         assert set(faults) <= drawn, verb
     assert {f"{share}_share" for share in SHARES} <= {name for plan in plans for name in plan.scenario.api}
     assert {what for pair in BLOWS for what in pair} == {what for plan in plans for _, what in plan.blows}
-    assert {what for plan in plans for _, what in plan.strikes} == {"kill", "kill-worker", "stall"}
+    assert {what for plan in plans for _, what in plan.strikes} == {"kill", "kill-worker", "stall", "leave"}
     assert not [plan for plan in plans if (points[0], "stall") in plan.strikes], "silent within a transaction"
     for plan in plans:
         SandboxConfig().changed(CALM_API | dict(plan.scenario.api))
