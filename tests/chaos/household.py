@@ -99,18 +99,19 @@ class Household:
         self.orders.make()
         self._pids: dict[str, int] = {}
         self.deaths = 0
-        self.strangers: list[str] = []
+        self.strangers: list[str] = []  # batches of others, also those that are gone
+        self._neighbours: list[str] = []  # those that are there
 
     def neighbour(self, count: int) -> None:
         """Let somebody else in the workspace send a batch of so many requests, if any; their earlier ones go."""
-        for gone in self.strangers:
-            self.api.call("DELETE", f"/v1/messages/batches/{gone}")
-        self.strangers.clear()
+        if self._neighbours:
+            self.api.call("DELETE", f"/v1/messages/batches/{self._neighbours.pop()}")
         params = {"model": "claude-haiku-4-5", "max_tokens": 10, "messages": [{"role": "user", "content": "hello"}]}
         requests = [{"custom_id": f"theirs-{n}", "params": params} for n in range(count)]
         if requests:
             made = self.api.call("POST", "/v1/messages/batches", {"requests": requests})
-            self.strangers.append(str(made["id"]))
+            self._neighbours.append(str(made["id"]))
+            self.strangers += self._neighbours
 
     # -- processes ------------------------------------------------------------------------------------------------
 
