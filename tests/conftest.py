@@ -86,6 +86,8 @@ def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
 def app(database_url: str, services: Services, sandbox: Sandbox) -> Iterator[Flask]:
     """The application over a fresh database, its API the test's sandbox."""
     app = create_app(make_settings(database_url, services, sandbox_url=sandbox.url))
+    # Jobs that other tests have left would fill the queue they share.
+    app.extensions["batchdesk.redis"].flushdb()
     with app.app_context():
         yield app
         from webapp.db import db

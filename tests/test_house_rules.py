@@ -129,6 +129,12 @@ def test_there_is_no_drawer_for_odds_and_ends() -> None:
     assert [shown(path) for path in SOURCES if names & {part.removesuffix(".py") for part in path.parts}] == []
 
 
+def test_no_two_test_modules_have_one_name() -> None:
+    """pytest imports them by that name: in one process, the second would not run."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_no_file_is_too_long() -> None:
     lengths = {shown(path): len(path.read_text().splitlines()) for path in SOURCES}
     assert {name: length for name, length in lengths.items() if length > MOST_LINES_OF_A_FILE} == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -141,3 +142,15 @@ def test_the_contract_imports_nothing_of_batchdesk_but_errors() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {name for name in done.stdout.split() if not name.startswith("webapp.hooks")}
     assert loaded == {"webapp.errors"}
+
+
+def test_a_file_that_was_changed_within_a_second_is_loaded_as_it_stands(
+    empty: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    file = empty / "measuring.py"
+    for version in ("0.7", "0.8", "0.9"):
+        file.write_text(PLUGIN.replace('"0.7"', f'"{version}"'))
+        os.utime(file, (1_000_000_000, 1_000_000_000))
+        (plugin,) = load_plugins(folder=empty, entry_points=False).plugins
+        assert plugin.version == version

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import MappingProxyType
+from types import CodeType, MappingProxyType
 from typing import Any
 
 import pluggy
@@ -73,10 +74,18 @@ def _candidates(folder: Path, entry_points: bool, problems: list[PluginProblem])
         yield _Candidate(entry.name, source, version, entry.load)
 
 
+class _AsItStands(SourceFileLoader):
+    """Compiles what is in the file now: Python's own cache takes one of the same size and second for the same."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        code: CodeType = self.source_to_code(self.get_data(self.path), self.path)
+        return code
+
+
 def _import_file(path: Path) -> object:
     # A name of its own: a plugin called json.py must not become the module `json`.
     name = f"batchdesk_plugin_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = importlib.util.spec_from_file_location(name, path, loader=_AsItStands(name, str(path)))
     if spec is None or spec.loader is None:
         raise PluginError(f"{path} is no Python module.")
     module = importlib.util.module_from_spec(spec)
