@@ -81,16 +81,25 @@ BY_KEY = text(
     "set_config('enable_mergejoin', 'off', true), set_config('enable_material', 'off', true)"
 )
 
+# The commit does not wait for the disk. A server that dies may forget the last such chunks, whole and in order, and no
+# commit that waited; and whoever commits later and waits has them on the disk as well. So what a chunk did is either
+# there, or is done again by its step, whose last commit waits.
+LAZILY = text("SELECT set_config('synchronous_commit', 'off', true)")
+
 
 @contextmanager
-def transaction(*, by_key: bool = False) -> Iterator[Connection]:
+def transaction(*, by_key: bool = False, lazily: bool = False) -> Iterator[Connection]:
     """One transaction on a connection of its own: commits at the end, rolls back on any error.
 
     :param by_key: True for chunks of bulk work, whose statements name the rows they are about.
+    :param lazily: True for chunks that their step does again if the database forgets them; never where the world is
+        told next, as before a POST.
     """
     with db.engine.begin() as connection:
         if by_key:
             connection.execute(BY_KEY)
+        if lazily:
+            connection.execute(LAZILY)
         yield connection
 
 

@@ -108,7 +108,7 @@ def _store(lease: Lease, fetch: Fetch, chunk: Chunk) -> None:
     """One transaction: results, ledger lines, states and tally of a chunk."""
     answers = chunk.answers
     fetch.unreadable += chunk.unreadable
-    with db.transaction(by_key=True) as tx:
+    with db.transaction(by_key=True, lazily=True) as tx:
         lease.progress(tx)
         first = settle_answered(tx, chunk.answered) if fetch.batch.proved and answers else []
         known = _known(tx, fetch, answers.keys() - {request.custom_id for request in first})

@@ -208,7 +208,7 @@ def _chunks(plan: RunPlan) -> Iterator[list[Built]]:
 
 def _store(plan: RunPlan, lease: Lease, built: list[Built]) -> None:
     """Commit a chunk of items."""
-    with db.transaction() as tx:
+    with db.transaction(lazily=True) as tx:
         lease.progress(tx)
         db.copy_rows(tx, "items", ITEM_COLUMNS, (item for item, _ in built))
         db.copy_rows(tx, "item_params", ("item_id", "own"), ((i[0], own) for i, own in built if own is not None))

@@ -132,7 +132,7 @@ def _chunks(batch_id: int, run_id: int, processor: Processor, end: float) -> Ite
 
 def _store(lease: Lease, run_id: int, processor: Processor, outputs: Sequence[Made]) -> None:
     """Commit a chunk of outputs."""
-    with db.transaction(by_key=True) as tx:
+    with db.transaction(by_key=True, lazily=True) as tx:
         lease.progress(tx)
         _write(tx, lease.target_id, outputs, processor)
         again = sum(made.row.was is not None for made in outputs)
