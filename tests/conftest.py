@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from flask import Flask
-from psycopg.errors import InsufficientPrivilege
 from support.browser import chromium, page  # noqa: F401 - fixtures, of which a process can have but one
 from support.desk import DeskDriver, make_settings
 from support.sandbox import Sandbox, SandboxThread
@@ -65,14 +63,7 @@ def database_url(services: Services, template: str) -> Iterator[str]:
     """A migrated, empty database."""
     name = f"test_{uuid4().hex[:12]}"
     yield create_database(services, name, template)
-    # An autovacuum worker that is in it just now is the server's own, and no test may end it: it is soon gone.
-    for _ in range(50):
-        try:
-            drop_database(services, name)
-        except InsufficientPrivilege:
-            time.sleep(0.1)
-        else:
-            return
+    drop_database(services, name)
 
 
 @pytest.fixture

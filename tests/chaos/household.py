@@ -18,7 +18,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from psycopg.errors import InsufficientPrivilege
 from redis import Redis
 from sqlalchemy.exc import OperationalError
 from support.desk import DeskDriver, make_settings
@@ -276,7 +275,7 @@ class Workshop:
             household.close()
             with app.app_context():
                 db.db.engine.dispose()
-            _drop(self.services, name)
+            drop_database(self.services, name)
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -292,14 +291,3 @@ def _lives(pid: int) -> bool:
         os.kill(pid, 0)
         return True
     return False
-
-
-def _drop(services: Services, name: str) -> None:
-    """Drop a database; the server's own autovacuum may be in it for a moment, and no test may end that."""
-    for _ in range(50):
-        try:
-            drop_database(services, name)
-        except InsufficientPrivilege:
-            time.sleep(0.1)
-        else:
-            return
