@@ -33,6 +33,7 @@ FLOORS: list[set[str]] = [
     {"webapp", "worker"},
     {"webapp.cli", "webapp.api"},
     {"webapp.admin"},
+    {"webapp.wishes"},
     {"webapp.jobs", "webapp.workers"},
     {"webapp.services"},
     {"webapp.batches", "webapp.money"},

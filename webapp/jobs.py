@@ -1,5 +1,7 @@
-"""Where the web side meets the workers: `ask_…` writes a wish, `nudge` enqueues what is due, `perform` runs a step.
-The processes that do so are in `workers`. A job carries a step and an id and nothing else: the row is the truth.
+"""Where the web side meets the workers: `nudge` enqueues what is due, `perform` runs a step.
+The wishes that make steps due are in `wishes`, the processes that perform them in `workers`.
+
+A job carries a step and an id and nothing else: the row is the truth.
 """
 
 from __future__ import annotations
@@ -8,9 +10,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
 
 from flask import current_app
 from redis import Redis
@@ -23,29 +24,21 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from webapp import db
 from webapp.batches import (
-    holding,
     ingestion,
     leaving,
     outages,
     planning,
     polling,
     processing,
-    rebuilding,
-    reprocessing,
     resubmission,
-    runs,
     steps,
     strays,
     submission,
 )
 from webapp.batches.desk import Desk
-from webapp.batches.rebuilding import Child
-from webapp.batches.reprocessing import Which
-from webapp.batches.states import FailureClass
 from webapp.batches.steps import Lease, StepName
 from webapp.errors import ApiUnclear, BatchdeskError, Fenced, Leaving
 from webapp.gateway import Heard
-from webapp.settings import Settings
 
 log = logging.getLogger("batchdesk")
 
@@ -72,139 +65,6 @@ RUN: dict[StepName, Callable[[Desk, Lease], float | None]] = {
     StepName.RESUBMIT: resubmission.resubmit,
     StepName.LOOK: strays.look,
 }
-
-
-# -- the web side ------------------------------------------------------------------------------------------------
-
-
-def ask_cancel_run(run_id: int, *, actor: str, unproved: bool = False) -> None:
-    """Cancel a run; see `runs.cancel_run`."""
-    with db.transaction() as tx:
-        runs.cancel_run(tx, run_id, actor=actor, unproved=unproved)
-    nudge()
-
-
-def ask_cancel_batch(batch_id: int, *, actor: str, unproved: bool = False) -> None:
-    """Cancel one batch; see `runs.cancel_batch`."""
-    with db.transaction() as tx:
-        runs.cancel_batch(tx, batch_id, actor=actor, unproved=unproved)
-    nudge()
-
-
-def ask_poll(batch_id: int, *, actor: str) -> None:
-    """Look at a batch now; see `runs.poll_now`."""
-    with db.transaction() as tx:
-        runs.poll_now(tx, batch_id, actor=actor)
-    nudge()
-
-
-def ask_refetch(batch_id: int, *, actor: str) -> None:
-    """Fetch the results of a batch that is done once more; see `runs.refetch_batch`."""
-    with db.transaction() as tx:
-        runs.refetch_batch(tx, batch_id, actor=actor)
-    nudge()
-
-
-def ask_resubmit(run_id: int, classes: Sequence[FailureClass], *, actor: str) -> int:
-    """Send a run's failures again; see `runs.resubmit_run`. How many subjects that are."""
-    with db.transaction() as tx:
-        count = runs.resubmit_run(tx, run_id, classes, actor=actor)
-    nudge()
-    return count
-
-
-def ask_reprocess(run_id: int, which: Which, *, version: str, actor: str) -> int:
-    """Process a run's answers again; see `reprocessing.reprocess_run`. How many subjects have one."""
-    with db.transaction() as tx:
-        count = reprocessing.reprocess_run(tx, run_id, which, version=version, actor=actor)
-    nudge()
-    return count
-
-
-def ask_reprocess_request(request_id: int, *, version: str, actor: str) -> None:
-    """Process one answer again; see `reprocessing.reprocess_request`."""
-    with db.transaction() as tx:
-        reprocessing.reprocess_request(tx, request_id, version=version, actor=actor)
-    nudge()
-
-
-def ask_rebuild(
-    run_id: int, classes: Sequence[FailureClass] | None, settings: Mapping[str, Any], *, actor: str, token: str
-) -> Child:
-    """Build subjects of a run anew, as a child run with other settings; see `rebuilding.rebuild_run`.
-
-    :param settings: as people write them or as they are stored.
-    :raises InputError: the task cannot run with these settings.
-    """
-    desk: Desk = current_app.extensions["batchdesk"]
-    with db.transaction() as tx:
-        task = desk.registry.task(runs.task_of(tx, run_id))
-        child = rebuilding.rebuild_run(
-            tx,
-            run_id,
-            classes,
-            task=task,
-            settings=desk.registry.parse_settings(task, settings),
-            most=desk.settings.max_attempts,
-            owner=actor,
-            token=token,
-        )
-    nudge()
-    return child
-
-
-def ask_adopt(batch_id: int, api_id: str, *, actor: str) -> None:
-    """Take a batch of the API for ours; see `holding.adopt`."""
-    with db.transaction() as tx:
-        holding.adopt(tx, _settings(), batch_id, api_id, actor=actor)
-    nudge()
-
-
-def ask_resend(batch_id: int, *, actor: str) -> None:
-    """Give an unknown POST up and send its batch again; see `holding.resend`."""
-    with db.transaction() as tx:
-        holding.resend(tx, batch_id, actor=actor)
-    nudge()
-
-
-def ask_abandon(batch_id: int, *, actor: str) -> None:
-    """Give a batch with an unknown POST up; see `holding.abandon`."""
-    with db.transaction() as tx:
-        holding.abandon(tx, _settings(), batch_id, actor=actor)
-    nudge()
-
-
-def ask_disown(batch_id: int, *, actor: str) -> None:
-    """Take a guess back that nothing proves; see `holding.disown`."""
-    with db.transaction() as tx:
-        holding.disown(tx, batch_id, actor=actor)
-    nudge()
-
-
-def ask_look(*, actor: str) -> None:
-    """Look for batches of the API that no row knows; see `strays.look_now`."""
-    with db.transaction() as tx:
-        strays.look_now(tx, actor=actor)
-    nudge()
-
-
-def ask_pause(run_id: int, *, actor: str) -> None:
-    """Send nothing more of a run until it is resumed; see `runs.pause`."""
-    with db.transaction() as tx:
-        runs.pause(tx, run_id, actor=actor)
-    nudge()
-
-
-def ask_resume(run_id: int, *, actor: str) -> None:
-    """End a run's pause; see `runs.resume_run`."""
-    with db.transaction() as tx:
-        runs.resume_run(tx, run_id, actor=actor)
-    nudge()
-
-
-def _settings() -> Settings:
-    found: Settings = current_app.extensions["batchdesk"].settings
-    return found
 
 
 # -- between them ------------------------------------------------------------------------------------------------

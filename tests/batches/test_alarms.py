@@ -6,7 +6,7 @@ import pytest
 from support.desk import DeskDriver, documents
 from support.sandbox import Sandbox
 
-from webapp import db, jobs
+from webapp import db, wishes
 from webapp.batches.alarms import Alarm, alarms
 from webapp.batches.states import FailureClass
 
@@ -44,7 +44,7 @@ def test_paid_answers_that_have_not_come_are_told_before_they_vanish(desk: DeskD
     (alarm,) = raised()
     assert alarm.kind == "vanishing" and "2 of its answers are paid" in alarm.words and "Fetch" in alarm.mend
     assert alarm.batch_id is not None
-    jobs.ask_refetch(alarm.batch_id, actor="tester")
+    wishes.ask_refetch(alarm.batch_id, actor="tester")
     desk.work_until_over(run_id)
     assert raised() == []
 
@@ -64,7 +64,7 @@ def test_a_batch_that_failed_as_a_whole_is_an_alarm_until_it_is_sent_again(desk:
     (alarm,) = raised()
     assert (alarm.kind, alarm.run_id, alarm.batch_id) == ("all failed", run_id, 1)
     assert "None of its 9 requests was answered. The first says: not_found_error: model" in alarm.words
-    jobs.ask_resubmit(run_id, [FailureClass.FIX], actor="tester")
+    wishes.ask_resubmit(run_id, [FailureClass.FIX], actor="tester")
     desk.perform_due()
     assert raised() == []
 
@@ -83,7 +83,7 @@ def test_one_answer_or_a_cancel_is_no_alarm(desk: DeskDriver, sandbox: Sandbox) 
     sandbox.configure(delay=3600, cancel_delay=0, canceled_share=1, invalid_share=0)
     run_id = desk.start(documents(3))
     desk.perform_until("in_progress")
-    jobs.ask_cancel_run(run_id, actor="tester")
+    wishes.ask_cancel_run(run_id, actor="tester")
     desk.work_until_over(run_id, hurry=True)
     assert desk.summary(run_id).canceled == 3
     assert raised() == []

@@ -10,7 +10,7 @@ from support.desk import DeskDriver, documents
 from support.sandbox import Sandbox
 from support.unknown import settle, slow_stranger, stranger, unknown
 
-from webapp import db, jobs
+from webapp import db, wishes
 from webapp.batches import holding, runs, settling, strays, submission
 from webapp.batches.states import FailureClass
 from webapp.errors import NotFound, Refused
@@ -34,15 +34,15 @@ def held(desk: DeskDriver, sandbox: Sandbox) -> tuple[int, int, str, str]:
 
 
 VERBS: dict[str, Callable[[int, str], None]] = {
-    "adopt": lambda batch_id, api_id: jobs.ask_adopt(batch_id, api_id, actor="tester"),
-    "resend": lambda batch_id, _: jobs.ask_resend(batch_id, actor="tester"),
-    "abandon": lambda batch_id, _: jobs.ask_abandon(batch_id, actor="tester"),
+    "adopt": lambda batch_id, api_id: wishes.ask_adopt(batch_id, api_id, actor="tester"),
+    "resend": lambda batch_id, _: wishes.ask_resend(batch_id, actor="tester"),
+    "abandon": lambda batch_id, _: wishes.ask_abandon(batch_id, actor="tester"),
 }
 
 
 def test_the_right_one_is_adopted_as_a_guess_and_proved_by_its_lines(desk: DeskDriver, sandbox: Sandbox) -> None:
     run_id, batch_id, ours, theirs = held(desk, sandbox)
-    jobs.ask_adopt(batch_id, ours, actor="tester")
+    wishes.ask_adopt(batch_id, ours, actor="tester")
     batch = desk.batch(batch_id)
     assert (batch.state, batch.api_id, batch.proved, batch.held) == ("in_progress", ours, False, False)
     sandbox.advance(4000)
@@ -55,7 +55,7 @@ def test_the_right_one_is_adopted_as_a_guess_and_proved_by_its_lines(desk: DeskD
 
 def test_the_wrong_one_is_disproved_and_the_right_one_found(desk: DeskDriver, sandbox: Sandbox) -> None:
     run_id, batch_id, ours, theirs = held(desk, sandbox)
-    jobs.ask_adopt(batch_id, theirs, actor="tester")
+    wishes.ask_adopt(batch_id, theirs, actor="tester")
     sandbox.advance(4000)
     desk.work_until_over(run_id, hurry=True)
     assert desk.batch(batch_id).api_id == ours
@@ -69,7 +69,7 @@ def test_what_is_no_candidate_cannot_be_adopted(desk: DeskDriver, sandbox: Sandb
     other = slow_stranger(sandbox, 4)
     for api_id in (other, "msgbatch_nowhere", ""):
         with pytest.raises(Refused, match="among the batches of the API"):
-            jobs.ask_adopt(batch_id, api_id, actor="tester")
+            wishes.ask_adopt(batch_id, api_id, actor="tester")
     assert desk.batch(batch_id).state == "submit_unknown"
 
 
@@ -78,7 +78,7 @@ def test_sent_again_it_goes_out_once_more_and_frees_its_total(desk: DeskDriver, 
     desk.change(unknown_grace=900)
     other_run = desk.start(documents(5))
     desk.perform("plan", other_run)
-    jobs.ask_resend(batch_id, actor="tester")
+    wishes.ask_resend(batch_id, actor="tester")
     assert desk.batch(batch_id).state == "planned"
     assert desk.rows("SELECT 1 FROM submissions WHERE outcome IS NULL OR outcome = 'unknown'") == []
     for one in (run_id, other_run):
@@ -90,7 +90,7 @@ def test_sent_again_it_goes_out_once_more_and_frees_its_total(desk: DeskDriver, 
 def test_sent_again_though_it_was_there_pays_twice_and_stores_once(desk: DeskDriver, sandbox: Sandbox) -> None:
     run_id, batch_id, ours, theirs = held(desk, sandbox)
     sandbox.configure(delay=0)
-    jobs.ask_resend(batch_id, actor="tester")
+    wishes.ask_resend(batch_id, actor="tester")
     desk.work_until_over(run_id, hurry=True)
     assert desk.batch(batch_id).api_id not in (ours, theirs)
     assert desk.scalar("SELECT count(*) FROM results") == 5
@@ -101,12 +101,12 @@ def test_sent_again_though_it_was_there_pays_twice_and_stores_once(desk: DeskDri
 def test_given_up_its_requests_end_and_can_be_sent_again_by_hand(desk: DeskDriver, sandbox: Sandbox) -> None:
     run_id, batch_id, ours, theirs = held(desk, sandbox)
     sandbox.configure(delay=0)
-    jobs.ask_abandon(batch_id, actor="tester")
+    wishes.ask_abandon(batch_id, actor="tester")
     assert desk.status(run_id).state == "finished"
     assert desk.batch(batch_id).state == "failed"
     assert desk.rows("SELECT DISTINCT state, failure_class FROM requests") == [("errored", "stopped")]
     assert "Given up by tester" in (desk.outputs(run_id)[0].error or "")
-    jobs.ask_resubmit(run_id, [FailureClass.STOPPED], actor="tester")
+    wishes.ask_resubmit(run_id, [FailureClass.STOPPED], actor="tester")
     desk.work_until_over(run_id, hurry=True)
     assert desk.summary(run_id).succeeded == 5
     audit(desk, sandbox, strangers=[ours, theirs])
@@ -192,7 +192,7 @@ def test_a_late_answer_never_takes_the_place_of_a_batch_whose_results_come_in(
     run_id, batch_id, ours, theirs = held(desk, sandbox)
     sandbox.configure(delay=0)
     first = desk.scalar("SELECT id FROM submissions")
-    jobs.ask_resend(batch_id, actor="tester")
+    wishes.ask_resend(batch_id, actor="tester")
     desk.perform_until("ingesting")
     second = desk.batch(batch_id).api_id
     with db.transaction() as tx:
@@ -211,7 +211,7 @@ def test_a_guess_that_gives_way_while_its_lines_are_read_is_not_disproved_for_it
 
     run_id, batch_id, ours, theirs = held(desk, sandbox)
     first = desk.scalar("SELECT id FROM submissions")
-    jobs.ask_adopt(batch_id, theirs, actor="tester")
+    wishes.ask_adopt(batch_id, theirs, actor="tester")
     created = desk.desk.gateway.retrieve(ours)
     sandbox.advance(4000)
     close = ingestion._close
@@ -238,7 +238,7 @@ def test_a_guess_that_was_cancelled_and_gives_way_has_its_successor_cancelled(
 ) -> None:
     run_id, batch_id, ours, theirs = held(desk, sandbox)
     first = desk.scalar("SELECT id FROM submissions")
-    jobs.ask_adopt(batch_id, theirs, actor="tester")
+    wishes.ask_adopt(batch_id, theirs, actor="tester")
     with db.transaction() as tx:
         runs.cancel_batch(tx, batch_id, actor="tester", unproved=True)
     sandbox.configure(cancel_delay=3600)
@@ -263,13 +263,13 @@ def shown(desk: DeskDriver) -> list[str]:
 
 
 def look(desk: DeskDriver) -> None:
-    jobs.ask_look(actor="tester")
+    wishes.ask_look(actor="tester")
     desk.perform("look", desk.scalar("SELECT id FROM accounts"))
 
 
 def test_batches_of_the_api_that_no_row_knows_are_strays(desk: DeskDriver, sandbox: Sandbox) -> None:
     with pytest.raises(Refused, match="Nothing has been sent"):
-        jobs.ask_look(actor="tester")
+        wishes.ask_look(actor="tester")
     desk.run(documents(3))
     theirs = [stranger(sandbox, 2), stranger(sandbox, 7)]
     assert shown(desk) == []
@@ -288,11 +288,11 @@ def test_batches_of_the_api_that_no_row_knows_are_strays(desk: DeskDriver, sandb
 def test_a_stray_that_becomes_ours_is_none_any_more(desk: DeskDriver, sandbox: Sandbox) -> None:
     run_id, batch_id, ours, theirs = held(desk, sandbox)
     assert shown(desk) == sorted([ours, theirs])
-    jobs.ask_adopt(batch_id, ours, actor="tester")
+    wishes.ask_adopt(batch_id, ours, actor="tester")
     assert shown(desk) == [theirs]
     look(desk)
     assert desk.scalar("SELECT array_agg(api_id) FROM strays") == [theirs]
-    jobs.ask_cancel_run(run_id, actor="tester")
+    wishes.ask_cancel_run(run_id, actor="tester")
 
 
 def test_a_list_that_breaks_off_takes_no_stray_away(desk: DeskDriver, sandbox: Sandbox) -> None:
@@ -332,6 +332,6 @@ def test_the_key_of_another_account_takes_no_stray_away(desk: DeskDriver, sandbo
     look(desk)
     account = desk.scalar("SELECT id FROM accounts")
     desk.desk.gateway = Gateway(api_key="ws:other:key", base_url=sandbox.url)
-    jobs.ask_look(actor="tester")
+    wishes.ask_look(actor="tester")
     desk.perform("look", account)
     assert shown(desk) == [theirs]

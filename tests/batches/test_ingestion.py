@@ -17,7 +17,7 @@ from support.sandbox import Sandbox
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
 
-from webapp import db, jobs
+from webapp import db, wishes
 from webapp.batches import ingestion, lines
 from webapp.batches.states import FailureClass
 from webapp.gateway import Gateway
@@ -173,7 +173,7 @@ def test_a_late_line_is_stored_when_it_comes(desk: DeskDriver, sandbox: Sandbox)
     run_id = desk.run(documents(10))
     assert desk.summary(run_id).missing == 4
     batch_id = desk.scalar("SELECT id FROM batches")
-    jobs.ask_refetch(batch_id, actor="tester")
+    wishes.ask_refetch(batch_id, actor="tester")
     ingest(desk, batch_id)
     desk.perform_due()
     assert desk.summary(run_id).succeeded == 10
@@ -188,11 +188,11 @@ def test_a_late_line_of_an_attempt_that_was_made_again_is_paid_and_its_output_co
     sandbox.configure(results_faults="missing:4*2")
     run_id = desk.run(documents(10))
     assert desk.states() == ["done"]
-    jobs.ask_resubmit(run_id, [FailureClass.RETRY], actor="tester")
+    wishes.ask_resubmit(run_id, [FailureClass.RETRY], actor="tester")
     desk.work_until_over(run_id)
     assert desk.states() == ["done", "done"]
     batch_id = desk.scalar("SELECT min(id) FROM batches")
-    jobs.ask_refetch(batch_id, actor="tester")
+    wishes.ask_refetch(batch_id, actor="tester")
     ingest(desk, batch_id)
     desk.perform_due()
     assert desk.scalar("SELECT count(*) FROM ledger_lines") == 14

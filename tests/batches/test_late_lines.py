@@ -11,7 +11,7 @@ from support.audit import audit
 from support.desk import DeskDriver, documents
 from support.sandbox import Sandbox
 
-from webapp import db, jobs
+from webapp import db, wishes
 from webapp.batches import runs
 from webapp.batches.outcomes import Outcome, settle_outputs, settle_pending, start_attempts
 from webapp.batches.states import FailureClass, OutputState, RequestState
@@ -23,7 +23,7 @@ FOUR_LACK = "missing:4*2"
 
 
 def refetch(desk: DeskDriver, batch_id: int, run_id: int) -> None:
-    jobs.ask_refetch(batch_id, actor="tester")
+    wishes.ask_refetch(batch_id, actor="tester")
     desk.work_until_over(run_id, hurry=True)
 
 
@@ -37,7 +37,7 @@ def sent_again(desk: DeskDriver, sandbox: Sandbox, **fate: float) -> int:
     sandbox.configure(results_faults=FOUR_LACK)
     run_id = desk.run(documents(10))
     sandbox.configure(results_faults="", **fate)
-    jobs.ask_resubmit(run_id, [FailureClass.RETRY], actor="tester")
+    wishes.ask_resubmit(run_id, [FailureClass.RETRY], actor="tester")
     return run_id
 
 
@@ -92,7 +92,7 @@ def test_a_late_line_answers_the_subject_though_a_later_attempt_failed_for_good(
 def test_a_later_attempt_that_fails_after_the_late_line_leaves_the_answer(desk: DeskDriver, sandbox: Sandbox) -> None:
     run_id = sent_again(desk, sandbox, invalid_share=1, delay=3600)
     desk.perform_until("in_progress")
-    jobs.ask_refetch(first_batch(desk), actor="tester")
+    wishes.ask_refetch(first_batch(desk), actor="tester")
     for _ in range(3):
         desk.perform_due()
     assert desk.batch(first_batch(desk)).state == "done"
@@ -110,7 +110,7 @@ def test_a_late_output_and_a_later_failure_that_are_stored_at_once_leave_the_ans
     """Neither sees what the other has not committed: the second waits for the first, and looks again."""
     run_id = sent_again(desk, sandbox, invalid_share=1, delay=3600)
     desk.perform_until("in_progress")
-    jobs.ask_refetch(first_batch(desk), actor="tester")
+    wishes.ask_refetch(first_batch(desk), actor="tester")
     desk.perform("ingest", first_batch(desk))
     sandbox.advance(4000)
     for _ in range(20):
@@ -160,10 +160,10 @@ def test_a_later_attempt_that_is_never_sent_leaves_the_answer(desk: DeskDriver, 
     run_id = sent_again(desk, sandbox)
     with db.transaction() as tx:
         start_attempts(tx, run_id, [i for (i,) in db.rows(tx, "SELECT id FROM items WHERE state = 'missing'")])
-    jobs.ask_refetch(first_batch(desk), actor="tester")
+    wishes.ask_refetch(first_batch(desk), actor="tester")
     desk.perform("ingest", first_batch(desk))
     desk.perform("process", first_batch(desk))
-    jobs.ask_cancel_run(run_id, actor="tester")
+    wishes.ask_cancel_run(run_id, actor="tester")
     desk.work_until_over(run_id, hurry=True)
     assert desk.status(run_id).state == "cancelled"
     assert statuses(desk, run_id) == ["succeeded"] * 10
@@ -173,7 +173,7 @@ def test_a_later_attempt_that_is_never_sent_leaves_the_answer(desk: DeskDriver, 
 def test_a_late_answer_that_is_no_use_is_invalid_and_can_go_again(desk: DeskDriver, sandbox: Sandbox) -> None:
     run_id = sent_again(desk, sandbox, invalid_share=1)
     desk.work_until_over(run_id, hurry=True)
-    jobs.ask_refetch(first_batch(desk), actor="tester")
+    wishes.ask_refetch(first_batch(desk), actor="tester")
     desk.perform("ingest", first_batch(desk))
     waiting = desk.rows("SELECT id FROM items WHERE output_state = 'waiting'")
     assert len(waiting) == 4
@@ -194,7 +194,7 @@ def test_a_late_answer_that_is_no_use_is_invalid_and_can_go_again(desk: DeskDriv
     desk.work_until_over(run_id, hurry=True)
     assert statuses(desk, run_id).count("invalid") == 4
     sandbox.configure(invalid_share=0)
-    jobs.ask_resubmit(run_id, [FailureClass.OUTPUT], actor="tester")
+    wishes.ask_resubmit(run_id, [FailureClass.OUTPUT], actor="tester")
     desk.work_until_over(run_id, hurry=True)
     assert statuses(desk, run_id) == ["succeeded"] * 10
     audit(desk, sandbox)
@@ -217,7 +217,7 @@ def test_fetching_again_keeps_the_wish_to_cancel(desk: DeskDriver, sandbox: Sand
     sandbox.configure(delay=3600, results_faults=FOUR_LACK)
     run_id = desk.start(documents(10))
     desk.perform_until("in_progress")
-    jobs.ask_cancel_run(run_id, actor="tester")
+    wishes.ask_cancel_run(run_id, actor="tester")
     sandbox.advance(4000)
     desk.work_until_over(run_id, hurry=True)
     assert desk.status(run_id).state == "cancelled"
@@ -241,14 +241,14 @@ def test_only_a_batch_that_is_done_and_young_enough_is_fetched_again(desk: DeskD
     run_id = desk.start(documents(2))
     batch_id = desk.perform_until("in_progress")
     with pytest.raises(Refused, match="not done"):
-        jobs.ask_refetch(batch_id, actor="tester")
+        wishes.ask_refetch(batch_id, actor="tester")
     with pytest.raises(NotFound):
-        jobs.ask_refetch(999, actor="tester")
+        wishes.ask_refetch(999, actor="tester")
     sandbox.advance(4000)
     desk.work_until_over(run_id, hurry=True)
     desk.execute("UPDATE batches SET api_created_at = now() - interval '30 days'")
     with pytest.raises(Refused, match="29 days"):
-        jobs.ask_refetch(batch_id, actor="tester")
+        wishes.ask_refetch(batch_id, actor="tester")
     assert desk.states() == ["done"]
     assert desk.scalar("SELECT count(*) FROM steps") == 0
 
@@ -258,7 +258,7 @@ def test_a_fetch_by_hand_that_meets_another_key_is_held_and_ends_with_the_right_
 ) -> None:
     run_id = desk.run(documents(3))
     right, desk.desk.gateway = desk.desk.gateway, Gateway(api_key="ws:other:key", base_url=sandbox.url)
-    jobs.ask_refetch(first_batch(desk), actor="tester")
+    wishes.ask_refetch(first_batch(desk), actor="tester")
     desk.perform_due()
     assert "held, not lost" in desk.status(run_id).held[0]
     desk.desk.gateway = right

@@ -14,7 +14,7 @@ from support.audit import audit
 from support.desk import DeskDriver, documents
 from support.sandbox import Sandbox
 
-from webapp import db, jobs
+from webapp import db, wishes
 from webapp.batches import planning, queries, rebuilding, runs
 from webapp.batches.rebuilding import Child
 from webapp.batches.states import FailureClass, RunState, move_run
@@ -27,7 +27,7 @@ def rebuild(
     run_id: int, *classes: FailureClass, token: str | None = None, settings: dict[str, Any] | None = None
 ) -> Child:
     """Ask for a child over some classes, or over all subjects."""
-    return jobs.ask_rebuild(
+    return wishes.ask_rebuild(
         run_id, classes or None, settings or LABELS, actor="tester", token=token or runs.new_token()
     )
 
@@ -133,7 +133,7 @@ def test_a_child_that_was_cancelled_while_it_was_planned_lists_its_subjects_as_s
     desk: DeskDriver, sandbox: Sandbox, failed: int
 ) -> None:
     child = rebuild(failed, FailureClass.FIX)
-    jobs.ask_cancel_run(child.run_id, actor="tester")
+    wishes.ask_cancel_run(child.run_id, actor="tester")
     assert desk.work_until_over(child.run_id).state == "cancelled"
     assert keys(desk, child.run_id, "stopped") == keys(desk, failed)
     assert desk.summary(child.run_id).stopped == child.subjects

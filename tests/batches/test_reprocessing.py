@@ -10,7 +10,7 @@ from support.audit import audit
 from support.desk import DeskDriver, documents
 from support.sandbox import Sandbox
 
-from webapp import db, jobs
+from webapp import db, wishes
 from webapp.batches import processing, runs
 from webapp.batches.reprocessing import Which
 from webapp.batches.states import FailureClass
@@ -71,7 +71,7 @@ def standing(desk: DeskDriver, run_id: int) -> list[str]:
 
 
 def again(desk: DeskDriver, run_id: int, which: Which, version: str) -> int:
-    count = jobs.ask_reprocess(run_id, which, version=version, actor="tester")
+    count = wishes.ask_reprocess(run_id, which, version=version, actor="tester")
     work(desk)
     return count
 
@@ -121,7 +121,7 @@ def test_one_answer_is_processed_again_and_no_other(
 ) -> None:
     install(desk, tmp_path, "2", "c")
     (request,) = desk.rows("SELECT r.id FROM requests r JOIN items i ON i.id = r.item_id WHERE i.position = 1")
-    jobs.ask_reprocess_request(request.id, version="2", actor="tester")
+    wishes.ask_reprocess_request(request.id, version="2", actor="tester")
     work(desk)
     assert standing(desk, run_id) == [GOOD % 1, GOOD % 2, BAD % 1, GOOD % 1, BAD % 1, BAD % 1]
     audit(desk, sandbox)
@@ -210,7 +210,7 @@ def test_a_worker_killed_while_processing_again_makes_no_output_twice(
 
     install(desk, tmp_path, "2", "a")
     monkeypatch.setattr(processing, "CHUNK_ROWS", 4)
-    jobs.ask_reprocess(run_id, Which.ALL, version="2", actor="tester")
+    wishes.ask_reprocess(run_id, Which.ALL, version="2", actor="tester")
     with monkeypatch.context() as patched:
         patched.setattr(processing, point, die)
         with pytest.raises(Killed):
@@ -227,7 +227,7 @@ def test_two_wishes_at_once_leave_one_output_each(
 ) -> None:
     install(desk, tmp_path, "2", "a")
     for _ in range(2):
-        jobs.ask_reprocess(run_id, Which.ALL, version="2", actor="tester")
+        wishes.ask_reprocess(run_id, Which.ALL, version="2", actor="tester")
     work(desk)
     assert standing(desk, run_id) == [BAD % 2, GOOD % 2, GOOD % 2] * 2
     assert desk.scalar("SELECT count(*) FROM former_outputs") == 6
@@ -243,7 +243,7 @@ def test_an_item_stands_by_its_latest_attempt_whatever_becomes_of_the_first_answ
     desk.change(batch_max_requests=2)
     desk.perform("resubmit", run_id)
     install(desk, tmp_path, "2", "c")
-    again_count = jobs.ask_reprocess(run_id, Which.ALL, version="2", actor="tester")
+    again_count = wishes.ask_reprocess(run_id, Which.ALL, version="2", actor="tester")
     assert again_count == 2, "the others wait for another answer"
     for (batch_id,) in desk.rows("SELECT target_id FROM steps WHERE step = 'process'"):
         desk.perform("process", batch_id)
@@ -255,7 +255,7 @@ def test_an_item_stands_by_its_latest_attempt_whatever_becomes_of_the_first_answ
     desk.execute("DELETE FROM tallies WHERE batch_id IN (SELECT id FROM batches WHERE state = 'planned')")
     desk.execute("DELETE FROM steps WHERE step = 'submit'")
     desk.execute("DELETE FROM batches WHERE state = 'planned'")
-    jobs.ask_cancel_run(run_id, actor="tester")
+    wishes.ask_cancel_run(run_id, actor="tester")
     work(desk)
     assert desk.status(run_id).state == "cancelled"
     assert standing(desk, run_id) == [GOOD % 2, GOOD % 2, BAD % 2] * 2
@@ -274,7 +274,7 @@ def test_the_output_of_a_subject_is_that_of_its_lowest_attempt_that_is_of_use(
     assert standing(desk, run_id) == [GOOD % 1, GOOD % 2]
     install(desk, tmp_path, "3")
     first = desk.scalar("SELECT min(r.id) FROM requests r JOIN items i ON i.id = r.item_id WHERE i.position = 1")
-    jobs.ask_reprocess_request(first, version="3", actor="tester")
+    wishes.ask_reprocess_request(first, version="3", actor="tester")
     work(desk)
     assert standing(desk, run_id) == [GOOD % 1, GOOD % 3]
     assert [row.attempts for row in desk.outputs(run_id)] == [1, 2]
@@ -286,12 +286,12 @@ def test_what_has_no_output_cannot_be_processed_again(desk: DeskDriver, sandbox:
     run_id = desk.run(documents(2))
     work(desk)
     events = desk.scalar("SELECT count(*) FROM events")
-    assert jobs.ask_reprocess(run_id, Which.ALL, version="1", actor="tester") == 0
+    assert wishes.ask_reprocess(run_id, Which.ALL, version="1", actor="tester") == 0
     with pytest.raises(Refused, match="nothing to process again"):
-        jobs.ask_reprocess_request(1, version="1", actor="tester")
+        wishes.ask_reprocess_request(1, version="1", actor="tester")
     with pytest.raises(NotFound):
-        jobs.ask_reprocess_request(99, version="1", actor="tester")
+        wishes.ask_reprocess_request(99, version="1", actor="tester")
     with pytest.raises(NotFound):
-        jobs.ask_reprocess(99, Which.ALL, version="1", actor="tester")
+        wishes.ask_reprocess(99, Which.ALL, version="1", actor="tester")
     assert desk.scalar("SELECT count(*) FROM events") == events
     assert desk.rows("SELECT * FROM steps") == []

@@ -10,7 +10,7 @@ from support.audit import audit
 from support.desk import DeskDriver, documents
 from support.sandbox import Sandbox
 
-from webapp import db, jobs
+from webapp import db, wishes
 from webapp.batches import queries, runs
 from webapp.batches.states import FailureClass
 
@@ -74,7 +74,7 @@ def test_what_goes_again_is_counted_apart_until_it_has_failed_for_good(
     assert counts.total == 60
     tallies_know_each_attempt(desk)
 
-    jobs.ask_cancel_run(waiting, actor="tester")  # nothing goes again now
+    wishes.ask_cancel_run(waiting, actor="tester")  # nothing goes again now
     counts = desk.status(waiting).counts
     assert (counts.retrying, counts.failed) == (0, classes["retry"] + classes["fix"])
     assert counts.total == 60
@@ -155,7 +155,7 @@ def test_a_click_beside_the_automatic_retry_makes_one_attempt(desk: DeskDriver, 
     classes = by_class(desk, waiting)
     desk.execute("UPDATE batches SET state_since = now() - interval '2 hours'")
     for _ in range(2):
-        assert jobs.ask_resubmit(waiting, [FailureClass.RETRY], actor="tester") == classes["retry"]
+        assert wishes.ask_resubmit(waiting, [FailureClass.RETRY], actor="tester") == classes["retry"]
     for _ in range(3):
         desk.execute("INSERT INTO steps (step, target_id, due_at) VALUES ('resubmit', :id, now()) "
                      "ON CONFLICT (step, target_id) DO UPDATE SET due_at = now()", id=waiting)  # fmt: skip

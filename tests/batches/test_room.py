@@ -8,6 +8,8 @@ from support.audit import audit
 from support.desk import DeskDriver, documents
 from support.sandbox import Sandbox
 
+from webapp import wishes
+
 
 def planned(desk: DeskDriver, count: int, most: int) -> tuple[int, list[int]]:
     """A run that is planned in batches of at most `most`: (run id, batch ids)."""
@@ -125,8 +127,6 @@ def test_a_full_queue_at_the_api_only_costs_time(desk: DeskDriver, sandbox: Sand
 def test_what_only_a_person_can_mend_pauses_the_run_with_the_reason_and_one_resume(
     desk: DeskDriver, sandbox: Sandbox, fault: str
 ) -> None:
-    from webapp import jobs
-
     run_id, ids = planned(desk, 12, 4)
     sandbox.configure(create_faults=fault)
     with counted(desk.desk.gateway) as calls:
@@ -135,7 +135,7 @@ def test_what_only_a_person_can_mend_pauses_the_run_with_the_reason_and_one_resu
     status = desk.status(run_id)
     assert status.state == "paused" and status.reason and status.reason.startswith("The API refuses this account: ")
     assert set(desk.states()) == {"planned"}
-    jobs.ask_resume(run_id, actor="tester")
+    wishes.ask_resume(run_id, actor="tester")
     desk.work_until_over(run_id, hurry=True)
     assert desk.summary(run_id).succeeded == 12
     audit(desk, sandbox)

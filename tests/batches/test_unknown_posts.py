@@ -8,7 +8,7 @@ from support.desk import DeskDriver, documents
 from support.sandbox import Sandbox
 from support.unknown import settle, slow_stranger, stranger, unknown
 
-from webapp import db, jobs
+from webapp import db, wishes
 from webapp.batches import runs
 from webapp.errors import Refused
 from webapp.gateway import Gateway
@@ -80,11 +80,11 @@ def test_a_guess_that_nothing_proves_can_be_taken_back_by_a_person(desk: DeskDri
     sandbox.configure(results_faults="missing:5*")
     theirs = stranger(sandbox)
     with pytest.raises(Refused, match="no guess"):
-        jobs.ask_disown(batch_id, actor="tester")
+        wishes.ask_disown(batch_id, actor="tester")
     desk.work_until_over(run_id, hurry=True)
     assert "no line at all" in desk.batch(batch_id).reason
     sandbox.configure(results_faults="")
-    jobs.ask_disown(batch_id, actor="tester")
+    wishes.ask_disown(batch_id, actor="tester")
     batch = desk.batch(batch_id)
     assert (batch.state, batch.api_id) == ("submit_unknown", None) and "tester says" in batch.reason
     desk.work_until_over(run_id, hurry=True)

@@ -7,7 +7,7 @@ from support.audit import audit
 from support.desk import DeskDriver, documents
 from support.sandbox import API_KEY, Sandbox
 
-from webapp import jobs
+from webapp import wishes
 from webapp.gateway import Gateway
 
 DAYS = 86_400.0
@@ -168,7 +168,7 @@ def test_a_batch_that_was_cut_short_is_read_whole_though_its_results_fail(
     run_id = desk.start(documents(30))
     desk.perform_until("in_progress")
     if end == "cancelled":
-        jobs.ask_cancel_run(run_id, actor="tester")
+        wishes.ask_cancel_run(run_id, actor="tester")
         desk.perform_until("canceling")
     sandbox.advance(90_000)
     for _ in range(3):

@@ -20,7 +20,7 @@ from chaos.boundaries import Watch, watch
 from chaos.household import PATIENCE, Household, Workshop
 from chaos.orders import LEAVE, STALL, WAIT, WAIT_SECONDS
 from chaos.points import Point
-from webapp import db, jobs
+from webapp import db, wishes
 from webapp.batches import leaving
 from webapp.batches.completion import pause_run
 from webapp.batches.states import FailureClass
@@ -134,13 +134,13 @@ def click(run_id: int, what: str) -> None:
     """What a person does with a run; refused where it makes no sense just then."""
     with suppress(BatchdeskError):
         if what == "cancel":
-            jobs.ask_cancel_run(run_id, actor="chaos")
+            wishes.ask_cancel_run(run_id, actor="chaos")
         elif what == "resubmit":
-            jobs.ask_resubmit(run_id, list(FailureClass), actor="chaos")
+            wishes.ask_resubmit(run_id, list(FailureClass), actor="chaos")
         elif what == "look":
-            jobs.ask_look(actor="chaos")
+            wishes.ask_look(actor="chaos")
         elif what == "resume":
-            jobs.ask_resume(run_id, actor="chaos")
+            wishes.ask_resume(run_id, actor="chaos")
         elif what == "pause":
             with db.transaction() as tx:
                 pause_run(tx, run_id, "A person wants it so.", actor="chaos")

@@ -15,7 +15,7 @@ from flask import abort, current_app, flash, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 from sqlalchemy import Connection
 
-from webapp import db, jobs
+from webapp import db, wishes
 from webapp.admin.access import actor, acts
 from webapp.admin.formats import plural
 from webapp.admin.frame import Page, act, back_to, expose, reading
@@ -68,7 +68,7 @@ class RunsAgain(Page):
         version = request.form.get("version", "")
 
         def deed() -> str:
-            count = jobs.ask_reprocess(run_id, which, version=version, actor=actor())
+            count = wishes.ask_reprocess(run_id, which, version=version, actor=actor())
             if not count:
                 return "Nothing is processed again: there is no such answer."
             verb = "is" if count == 1 else "are"
@@ -109,7 +109,7 @@ class RunsAgain(Page):
             abort(400, "This form is not complete. Open a fresh page and do it again.")
         try:
             wanted = _wanted_settings(reading(), run_id)
-            child = jobs.ask_rebuild(run_id, None if everything else classes, wanted, actor=actor(), token=token)
+            child = wishes.ask_rebuild(run_id, None if everything else classes, wanted, actor=actor(), token=token)
         except BatchdeskError as error:
             flash(str(error), "error")
             return redirect(back, 303)
@@ -128,7 +128,7 @@ class RequestsAgain(Page):
             version = request.form.get("version", "")
 
             def deed() -> str:
-                jobs.ask_reprocess_request(request_id, version=version, actor=actor())
+                wishes.ask_reprocess_request(request_id, version=version, actor=actor())
                 return f"The answer of request {request_id} is processed again, with version {version}."
 
             return act(back, deed)

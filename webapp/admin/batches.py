@@ -11,7 +11,7 @@ from flask import abort, current_app, request, url_for
 from flask.typing import ResponseReturnValue
 from sqlalchemy import Connection
 
-from webapp import db, jobs
+from webapp import db, wishes
 from webapp.admin import history, progress
 from webapp.admin.access import actor, acts
 from webapp.admin.filters import Asked, Cursor, Found, page_of
@@ -76,7 +76,7 @@ class BatchesPage(Page):
     @acts
     def poll(self, batch_id: int) -> ResponseReturnValue:
         def deed() -> str:
-            jobs.ask_poll(batch_id, actor=actor())
+            wishes.ask_poll(batch_id, actor=actor())
             return f"Batch {batch_id} is being looked at now."
 
         return act(back_to(url_for(".details", batch_id=batch_id)), deed)
@@ -89,7 +89,7 @@ class BatchesPage(Page):
             unproved = bool(request.form.get("unproved"))
 
             def deed() -> str:
-                jobs.ask_cancel_batch(batch_id, actor=actor(), unproved=unproved)
+                wishes.ask_cancel_batch(batch_id, actor=actor(), unproved=unproved)
                 return f"Batch {batch_id} is being cancelled. What is paid for comes in and is kept."
 
             return act(back, deed)
@@ -103,7 +103,7 @@ class BatchesPage(Page):
         if request.method == "POST":
 
             def deed() -> str:
-                jobs.ask_refetch(batch_id, actor=actor())
+                wishes.ask_refetch(batch_id, actor=actor())
                 return f"The results of batch {batch_id} are fetched once more."
 
             return act(back, deed)
@@ -116,7 +116,7 @@ class BatchesPage(Page):
         api_id = request.values.get("api_id", "")
 
         def deed() -> str:
-            jobs.ask_adopt(batch_id, api_id, actor=actor())
+            wishes.ask_adopt(batch_id, api_id, actor=actor())
             return f"Batch {batch_id} is taken for {one_line(api_id, 80)}, until the first line of its results tells."
 
         return self._decide(batch_id, "adopt", deed)
@@ -125,7 +125,7 @@ class BatchesPage(Page):
     @acts
     def resend(self, batch_id: int) -> ResponseReturnValue:
         def deed() -> str:
-            jobs.ask_resend(batch_id, actor=actor())
+            wishes.ask_resend(batch_id, actor=actor())
             return f"Batch {batch_id} is sent again."
 
         return self._decide(batch_id, "resend", deed)
@@ -134,7 +134,7 @@ class BatchesPage(Page):
     @acts
     def abandon(self, batch_id: int) -> ResponseReturnValue:
         def deed() -> str:
-            jobs.ask_abandon(batch_id, actor=actor())
+            wishes.ask_abandon(batch_id, actor=actor())
             return f"Batch {batch_id} is given up: its requests have ended and can be resubmitted."
 
         return self._decide(batch_id, "abandon", deed)
@@ -143,7 +143,7 @@ class BatchesPage(Page):
     @acts
     def disown(self, batch_id: int) -> ResponseReturnValue:
         def deed() -> str:
-            jobs.ask_disown(batch_id, actor=actor())
+            wishes.ask_disown(batch_id, actor=actor())
             return f"Batch {batch_id} is looked for again."
 
         return self._decide(batch_id, "disown", deed)

@@ -11,10 +11,10 @@ from typing import Any
 from sqlalchemy import Connection
 
 from webapp import db
-from webapp.admin.filters import Cursor, Found
+from webapp.admin.filters import Asked, Cursor, Found
 from webapp.batches.completion import GOES_AGAIN
 from webapp.batches.desk import ceiling
-from webapp.batches.states import FAILED_STATES
+from webapp.batches.states import FAILED_STATES, FailureClass, RequestState
 
 PER_PAGE = 50
 WINDOW = 50_000  # rows that a filter over all requests looks through before it stops and says so
@@ -37,6 +37,17 @@ class Wanted:
     batch_id: int | None
     run_id: int | None
     words: str | None
+
+    @classmethod
+    def of(cls, asked: Asked) -> Wanted:
+        """As an address asks for them."""
+        return cls(
+            state=asked.choice("state", list(RequestState)),
+            failure=asked.choice("class", list(FailureClass)),
+            batch_id=asked.row_id("batch"),
+            run_id=asked.row_id("run"),
+            words=asked.text("q"),
+        )
 
     @property
     def binds(self) -> dict[str, Any]:

@@ -44,13 +44,7 @@ class RequestsPage(RequestsAgain):
     def index(self) -> ResponseReturnValue:
         tx, asked = reading(), Asked()
         cursor = Cursor.of(asked)
-        wanted = Wanted(
-            state=asked.choice("state", list(RequestState)),
-            failure=asked.choice("class", list(FailureClass)),
-            batch_id=asked.row_id("batch"),
-            run_id=asked.row_id("run"),
-            words=asked.text("q"),
-        )
+        wanted = Wanted.of(asked)
         found = page_of(lambda at: find(tx, wanted, at), cursor, PER_PAGE)
         return self.render(
             "desk/requests.html",

@@ -11,7 +11,7 @@ from flask import abort, request, url_for
 from flask.typing import ResponseReturnValue
 from sqlalchemy import Connection
 
-from webapp import db, jobs
+from webapp import db, wishes
 from webapp.admin import history, progress
 from webapp.admin.access import actor, acts
 from webapp.admin.again import RunsAgain, children
@@ -88,7 +88,7 @@ class RunsPage(RunsAgain):
             unproved = bool(request.form.get("unproved"))
 
             def deed() -> str:
-                jobs.ask_cancel_run(run_id, actor=actor(), unproved=unproved)
+                wishes.ask_cancel_run(run_id, actor=actor(), unproved=unproved)
                 return f"Run {run_id} is being cancelled. What is paid for comes in and is kept."
 
             return act(back, deed)
@@ -103,7 +103,7 @@ class RunsPage(RunsAgain):
         if request.method == "POST":
 
             def deed() -> str:
-                jobs.ask_pause(run_id, actor=actor())
+                wishes.ask_pause(run_id, actor=actor())
                 return f"Run {run_id} is paused: nothing more of it is sent until it is resumed."
 
             return act(back, deed)
@@ -117,7 +117,7 @@ class RunsPage(RunsAgain):
         if request.method == "POST":
 
             def deed() -> str:
-                jobs.ask_resume(run_id, actor=actor())
+                wishes.ask_resume(run_id, actor=actor())
                 return f"Run {run_id} goes on."
 
             return act(back, deed)
@@ -144,7 +144,7 @@ class RunsPage(RunsAgain):
             return act(back, lambda: "No class was ticked: nothing was sent again.")
 
         def deed() -> str:
-            count = jobs.ask_resubmit(run_id, classes, actor=actor())
+            count = wishes.ask_resubmit(run_id, classes, actor=actor())
             if not count:
                 return "Nothing was sent again: no failure of these classes is left."
             verb = "goes" if count == 1 else "go"

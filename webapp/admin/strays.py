@@ -11,7 +11,7 @@ from flask import url_for
 from flask.typing import ResponseReturnValue
 from sqlalchemy import Connection
 
-from webapp import db, jobs
+from webapp import db, wishes
 from webapp.admin.access import actor, acts
 from webapp.admin.frame import Page, act, back_to, expose, reading
 from webapp.batches.strays import IS_STRAY
@@ -42,7 +42,7 @@ class StraysPage(Page):
     @acts
     def look(self) -> ResponseReturnValue:
         def deed() -> str:
-            jobs.ask_look(actor=actor())
+            wishes.ask_look(actor=actor())
             return "The API's list is being looked through now. Load this page again in a moment."
 
         return act(back_to(url_for(".index")), deed)

@@ -71,16 +71,21 @@ class Dataset(Base):
     source: Mapped[str]
     text_field: Mapped[str]
     subjects: Mapped[int] = mapped_column(Integer, server_default="0")
+    # Counts the refreshes; see `webapp.batches.selections` for what a run over one of them holds.
+    revision: Mapped[int] = mapped_column(Integer, server_default="1")
     created_by: Mapped[str]
     created_at: Mapped[datetime] = moment(now=True)
 
 
 class Subject(Base):
-    """One record: the owner's key and its data, verbatim. `size` is the length of `data`."""
+    """One record: the owner's key and its data, verbatim, never changed. `size` is the length of `data`.
+
+    A record that a refresh brings with another content is a new subject, and the former one is gone from then on.
+    """
 
     __tablename__ = "subjects"
     __table_args__ = (
-        UniqueConstraint("dataset_id", "key"),
+        UniqueConstraint("dataset_id", "key", "added_in"),
         UniqueConstraint("dataset_id", "position"),
     )
 
@@ -92,6 +97,9 @@ class Subject(Base):
     content_hash: Mapped[bytes]
     image: Mapped[bytes | None]
     size: Mapped[int] = mapped_column(Integer)
+    # The revisions of its dataset that first held it, and first held it no more.
+    added_in: Mapped[int] = mapped_column(Integer, server_default="1")
+    gone_in: Mapped[int | None] = mapped_column(Integer)
     data: Mapped[Any] = mapped_column(JSON)
 
 
@@ -105,6 +113,9 @@ class Run(Base):
     dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"))
     # The run whose subjects, or some of them, this one builds anew; which ones is in `selections`.
     parent_run_id: Mapped[int | None] = mapped_column(ForeignKey("runs.id"), index=True)
+    # Over which revision of its dataset, or (selected) over some subjects only, which are in `selections`.
+    revision: Mapped[int] = mapped_column(Integer, server_default="1")
+    selected: Mapped[bool] = mapped_column(server_default="false")
     task: Mapped[str]
     task_version: Mapped[str]
     settings: Mapped[Any] = mapped_column(JSON)

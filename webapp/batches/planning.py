@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from sqlalchemy import Connection
 
 from webapp import db
-from webapp.batches import encoding, leaving
+from webapp.batches import encoding, leaving, selections
 from webapp.batches.ahead import ahead
 from webapp.batches.books import note, tally
 from webapp.batches.bounded import Broke, bounded
@@ -48,6 +48,7 @@ class RunPlan:
 
     run_id: int
     dataset_id: int
+    revision: int  # of the dataset
     selected: bool  # over some subjects of the dataset only
     token: str
     text_field: str
@@ -135,7 +136,7 @@ def _prepare(desk: Desk, lease: Lease) -> RunPlan | None:
     with db.transaction() as tx:
         run = db.row(
             tx,
-            "SELECT r.state, r.dataset_id, r.parent_run_id IS NOT NULL AS selected, r.token, r.task, "
+            f"SELECT r.state, r.dataset_id, r.revision, {selections.SELECTED} AS selected, r.token, r.task, "  # noqa: S608 - a constant
             "r.settings::text AS settings, r.shared::text AS shared, d.text_field "
             "FROM runs r JOIN datasets d ON d.id = r.dataset_id WHERE r.id = :id",
             id=lease.target_id,
@@ -151,6 +152,7 @@ def _prepare(desk: Desk, lease: Lease) -> RunPlan | None:
     return RunPlan(
         run_id=lease.target_id,
         dataset_id=run.dataset_id,
+        revision=run.revision,
         selected=run.selected,
         token=run.token,
         text_field=run.text_field,
@@ -223,17 +225,9 @@ def _store(plan: RunPlan, lease: Lease, built: list[Built]) -> None:
             )
 
 
-# The subjects of a run after a position: those of its selection, or all of its dataset.
-SELECTED = (
-    "FROM selections l JOIN subjects s ON s.id = l.subject_id WHERE l.run_id = :run AND l.position > :after",
-    "l.position",
-)
-ALL = ("FROM subjects s WHERE s.dataset_id = :dataset AND s.position > :after", "s.position")
-
-
 def _next_subjects(tx: Connection, plan: RunPlan, after: int) -> Sequence[Any]:
     """The subjects after a position, bounded by count and by bytes."""
-    subjects, position = SELECTED if plan.selected else ALL
+    subjects, position = selections.after(selected=plan.selected)
     last = db.scalar(
         tx,
         f"""
@@ -245,6 +239,7 @@ def _next_subjects(tx: Connection, plan: RunPlan, after: int) -> Sequence[Any]:
         """,  # noqa: S608 - constants
         run=plan.run_id,
         dataset=plan.dataset_id,
+        revision=plan.revision,
         after=after,
         rows=CHUNK_ROWS,
         bytes=CHUNK_BYTES,
@@ -261,6 +256,7 @@ def _next_subjects(tx: Connection, plan: RunPlan, after: int) -> Sequence[Any]:
         """,  # noqa: S608 - likewise
         run=plan.run_id,
         dataset=plan.dataset_id,
+        revision=plan.revision,
         after=after,
         last=last,
     )

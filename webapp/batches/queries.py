@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from webapp import db
+from webapp.batches import selections
 from webapp.batches.desk import ceiling
 from webapp.batches.states import OPEN_BATCH_STATES, RunState
 from webapp.errors import NotFound
@@ -247,28 +248,25 @@ def recent_runs(tx: Connection, limit: int = 50) -> list[int]:
     return [run_id for (run_id,) in db.rows(tx, "SELECT id FROM runs ORDER BY id DESC LIMIT :limit", limit=limit)]
 
 
-# The subjects of a run after a position: those of its selection, or all of its dataset.
-SELECTED = """
-    SELECT l.position, s.key FROM selections l JOIN subjects s ON s.id = l.subject_id
-    WHERE l.run_id = :run AND l.position > :after ORDER BY l.position
-"""
-ALL = "SELECT position, key FROM subjects WHERE dataset_id = :dataset AND position > :after ORDER BY position"
-
-
 def outputs(tx: Connection, run_id: int) -> Iterator[OutputRow]:
     """One row per subject of a run, in input order, each exactly once; memory does not grow with them.
 
     Best in a transaction that is opened `by_key`.
     """
     run = db.row(
-        tx, "SELECT dataset_id, state, parent_run_id IS NOT NULL AS selected FROM runs WHERE id = :id", id=run_id
+        tx,
+        f"SELECT r.dataset_id, r.revision, r.state, {selections.SELECTED} AS selected FROM runs r WHERE r.id = :id",  # noqa: S608 - a constant
+        id=run_id,
     )
     after = -1
     while run is not None:
+        subjects, position = selections.after(selected=run.selected)
         page = db.rows(
             tx,
             f"""
-            WITH page AS MATERIALIZED ({SELECTED if run.selected else ALL} LIMIT :page)
+            WITH page AS MATERIALIZED (
+                SELECT {position} AS position, s.key {subjects} ORDER BY {position} LIMIT :page
+            )
             SELECT page.position, page.key, i.state, i.output_state, i.error, coalesce(i.attempts, 0) AS attempts,
                    coalesce(o.custom_id, r.custom_id) AS custom_id, o.request_id AS output_id, o.size
             FROM page
@@ -282,6 +280,7 @@ def outputs(tx: Connection, run_id: int) -> Iterator[OutputRow]:
             ORDER BY page.position
             """,  # noqa: S608 - constants
             dataset=run.dataset_id,
+            revision=run.revision,
             run=run_id,
             after=after,
             page=EXPORT_PAGE,

@@ -8,28 +8,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
-from sqlalchemy import Connection, Integer
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy import Connection
 
 from webapp import db
 from webapp.batches.books import note
 from webapp.batches.completion import GOES_AGAIN
+from webapp.batches.selections import OF_RUN
 from webapp.batches.states import FailureClass, RunState
 from webapp.batches.steps import StepName, due
-from webapp.db import Base
 from webapp.errors import NotFound, Refused
 from webapp.hooks import Task
 from webapp.records import jsontext
-
-
-class Selection(Base):
-    """One subject of a child run, at its place in the dataset; frozen when the run is made."""
-
-    __tablename__ = "selections"
-
-    run_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    position: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
-    subject_id: Mapped[int]
 
 
 class Child(NamedTuple):
@@ -41,11 +30,10 @@ class Child(NamedTuple):
 
 # The subjects of the run `:parent`, each with its item; those of a run that was cancelled before they were built have
 # none.
-_SUBJECTS = """
-    FROM runs run JOIN subjects s ON s.dataset_id = run.dataset_id
+_SUBJECTS = f"""
+    FROM runs run JOIN subjects s ON {OF_RUN}
     LEFT JOIN items i ON i.run_id = run.id AND i.position = s.position
-    WHERE run.id = :parent AND (run.parent_run_id IS NULL OR EXISTS (
-        SELECT 1 FROM selections l WHERE l.run_id = run.id AND l.position = s.position))
+    WHERE run.id = :parent
 """
 # What goes again by itself is no failure yet.
 _CLASS = f"CASE WHEN i.id IS NULL THEN 'stopped' WHEN {GOES_AGAIN} IS NOT TRUE THEN i.failure_class END"
@@ -122,8 +110,9 @@ def rebuild_run(
 def _insert(tx: Connection, parent_id: int, task: Task[Any], settings: BaseModel, owner: str, token: str) -> int:
     child_id: int = db.scalar(
         tx,
-        "INSERT INTO runs (dataset_id, parent_run_id, task, task_version, settings, token, subjects, owner) "
-        "SELECT dataset_id, id, :task, :version, CAST(:settings AS json), :token, 0, :owner FROM runs "
+        "INSERT INTO runs (dataset_id, parent_run_id, revision, selected, task, task_version, settings, token, "
+        "subjects, owner) "
+        "SELECT dataset_id, id, revision, true, :task, :version, CAST(:settings AS json), :token, 0, :owner FROM runs "
         "WHERE id = :parent RETURNING id",
         parent=parent_id,
         task=task.name,

@@ -61,8 +61,8 @@ def start_run(
     """
     run_id: int = db.scalar(
         tx,
-        "INSERT INTO runs (dataset_id, task, task_version, settings, token, subjects, owner) "
-        "SELECT :dataset, :task, :version, CAST(:settings AS json), :token, subjects, :owner FROM datasets "
+        "INSERT INTO runs (dataset_id, revision, task, task_version, settings, token, subjects, owner) "
+        "SELECT id, revision, :task, :version, CAST(:settings AS json), :token, subjects, :owner FROM datasets "
         "WHERE id = :dataset RETURNING id",
         dataset=dataset_id,
         task=task.name,

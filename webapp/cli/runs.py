@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from webapp import db, jobs
+from webapp import db, wishes
 from webapp.batches import queries
 from webapp.batches.queries import Summary
 from webapp.batches.states import FailureClass, RunState
@@ -98,11 +98,11 @@ def _send_again(run_id: int, classes: Sequence[FailureClass]) -> bool:
     """Ask for new attempts, or at least for the end of a pause; whether anything goes on by that."""
     with db.transaction() as tx:
         state = queries.run_status(tx, run_id).state
-    count = 0 if state == RunState.PLANNING else jobs.ask_resubmit(run_id, classes, actor=OWNER)
+    count = 0 if state == RunState.PLANNING else wishes.ask_resubmit(run_id, classes, actor=OWNER)
     if count:
         click.echo(f"{count:,} subjects are sent again.", err=True)
     elif state == RunState.PAUSED:
-        jobs.ask_resume(run_id, actor=OWNER)
+        wishes.ask_resume(run_id, actor=OWNER)
         click.echo(f"Run {run_id} is resumed.", err=True)
     else:
         click.echo("There is nothing to send again.", err=True)
@@ -115,7 +115,7 @@ def cancel(run_id: int) -> None:
     """Stop a run: what is unsent is discarded, what is at the API is cancelled there. What was paid for is kept."""
 
     def work() -> int:
-        jobs.ask_cancel_run(run_id, actor=OWNER)
+        wishes.ask_cancel_run(run_id, actor=OWNER)
         deadline = time.monotonic() + CANCEL_PATIENCE
         while _untold(run_id) and time.monotonic() < deadline:
             time.sleep(0.2)
@@ -135,7 +135,7 @@ def cancel(run_id: int) -> None:
 def pause(run_id: int) -> None:
     """Send nothing more of a run until it is resumed. What is at the API goes on, comes in and is kept."""
     with opened(working=False):
-        jobs.ask_pause(run_id, actor=OWNER)
+        wishes.ask_pause(run_id, actor=OWNER)
     click.echo(f"Run {run_id} is paused; `batchdesk resume {run_id}` sends what waits.", err=True)
 
 
@@ -144,7 +144,7 @@ def pause(run_id: int) -> None:
 def resume(run_id: int) -> None:
     """End a run's pause: what waits is sent by the workers that are up."""
     with opened(working=False):
-        jobs.ask_resume(run_id, actor=OWNER)
+        wishes.ask_resume(run_id, actor=OWNER)
     click.echo(f"Run {run_id} goes on; `batchdesk resubmit {run_id}` waits for it, `batchdesk up` works on.", err=True)
 
 
