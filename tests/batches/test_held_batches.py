@@ -64,6 +64,56 @@ def test_the_wrong_one_is_disproved_and_the_right_one_found(desk: DeskDriver, sa
     audit(desk, sandbox, strangers=[theirs])
 
 
+def test_a_guess_is_taken_back_beside_another_unknown_post_of_its_total(desk: DeskDriver, sandbox: Sandbox) -> None:
+    desk.change(unknown_grace=900)
+    first, batch_id = unknown(desk, sandbox, "drop_before")
+    theirs = slow_stranger(sandbox)
+    assert settle(desk, batch_id) == "in_progress"
+    second, other_id = unknown(desk, sandbox, "drop_before")
+    sandbox.advance(4000)
+    desk.hurry()
+    desk.perform("poll", batch_id)
+    desk.perform("ingest", batch_id)
+    assert [desk.batch(one).state for one in (batch_id, other_id)] == ["submit_unknown", "submit_unknown"]
+    assert desk.scalar("SELECT count(*) FROM steps WHERE error IS NOT NULL") == 0
+    desk.execute("UPDATE submissions SET ended_at = now() - interval '901 seconds'")
+    for run_id in (first, second):
+        desk.work_until_over(run_id, hurry=True)
+        assert desk.summary(run_id).succeeded == 5
+    audit(desk, sandbox, strangers=[theirs])
+
+
+def test_what_another_batch_holds_by_a_guess_is_not_taken_for_absent(desk: DeskDriver, sandbox: Sandbox) -> None:
+    """The first one's real batch is taken for the second's; it must not be sent again before that is disproved."""
+    sandbox.configure(delay=7200)
+    first, batch_id = unknown(desk, sandbox, "drop_after")
+    theirs = slow_stranger(sandbox)
+    assert settle(desk, batch_id) == "submit_unknown"
+    ours = next(line["batch_id"] for line in sandbox.accepted() if line["batch_id"] != theirs)
+    wishes.ask_adopt(batch_id, theirs, actor="tester")
+    desk.change(unknown_grace=900)
+    second, other_id = unknown(desk, sandbox, "drop_before")
+    assert settle(desk, other_id) == "in_progress"
+    assert desk.batch(other_id).api_id == ours
+    sandbox.advance(4000)
+    desk.hurry()
+    desk.perform("poll", batch_id)
+    desk.perform("ingest", batch_id)
+    later = "{0} = {0} - interval '901 seconds'"
+    desk.execute(f"UPDATE submissions SET {later.format('intent_at')}, {later.format('ended_at')}")
+    assert settle(desk, batch_id) == "submit_unknown"
+    assert desk.batch(batch_id).reason == (
+        f"The API's list shows no other that it may be than the one that batch {other_id} was taken for. It waits "
+        "until the results of that one tell whose it is."
+    )
+    sandbox.advance(4000)
+    for run_id in (first, second):
+        desk.work_until_over(run_id, hurry=True)
+        assert desk.summary(run_id).succeeded == 5
+    assert desk.batch(batch_id).api_id == ours
+    audit(desk, sandbox, strangers=[theirs])
+
+
 def test_what_is_no_candidate_cannot_be_adopted(desk: DeskDriver, sandbox: Sandbox) -> None:
     _, batch_id, _, _ = held(desk, sandbox)
     other = slow_stranger(sandbox, 4)

@@ -257,13 +257,13 @@ class Submission(Base):
     __table_args__ = (
         one_of("outcome", SubmissionOutcome),
         Index(None, "batch_id"),
-        # Rule 3: two POSTs of one total are never open or unknown at once in one account.
+        # Rule 3: two POSTs of one total are never open or unknown at once in one account, but where a guess was wrong.
         Index(
             "uq_submissions_open_total",
             "account_id",
             "total",
             unique=True,
-            postgresql_where=text("outcome IS NULL OR outcome = 'unknown'"),
+            postgresql_where=text("(outcome IS NULL OR outcome = 'unknown') AND NOT searched_again"),
         ),
     )
 
@@ -278,6 +278,8 @@ class Submission(Base):
     ended_at: Mapped[datetime | None] = moment()
     outcome: Mapped[str | None]
     api_id: Mapped[str | None]
+    # A guess was taken back, perhaps while another POST of this total was open or unknown.
+    searched_again: Mapped[bool] = mapped_column(server_default="false")
     # Batches of the API that were taken for this one and turned out to be a stranger's.
     ruled_out: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default="{}")
     error: Mapped[str | None]

@@ -171,7 +171,7 @@ def disprove(tx: Connection, batch_id: int, api_id: str, reason: str, *, for_goo
     if undone:
         db.run(
             tx,
-            "UPDATE submissions SET outcome = 'unknown', api_id = NULL, "
+            "UPDATE submissions SET outcome = 'unknown', searched_again = true, api_id = NULL, "
             "ruled_out = CASE WHEN :for_good THEN ruled_out || CAST(:api AS text) ELSE ruled_out END "
             "WHERE batch_id = :id AND api_id = :api",
             for_good=for_good,

@@ -36,15 +36,20 @@ OTHER_ACCOUNT = (
 )
 
 
-# Of strays t: those that the POST s of ours may have created. Later than the grace time after its end it creates
-# nothing any more: what has come since is somebody else's, or was sent again by the original that this is a copy of.
-MAY_BE = """
+# Of batches t at the API: those that the POST s of ours may have created. Later than the grace time after its end it
+# creates nothing any more: what has come since is somebody else's, or was sent again by the original that this is a
+# copy of.
+FITS = """
     t.account_id = s.account_id AND t.total = s.total AND NOT t.api_id = ANY(s.ruled_out)
     AND t.created_at >= s.api_time - :margin
     AND t.created_at <= s.api_time + (s.ended_at - s.intent_at) + GREATEST(:grace, :margin)
+"""
+# Of strays t: those of them that no row of ours knows.
+MAY_BE = f"""
+    {FITS}
     AND NOT EXISTS (SELECT 1 FROM submissions known WHERE known.api_id = t.api_id AND known.outcome = 'created')
     AND NOT EXISTS (SELECT 1 FROM batches known WHERE known.api_id = t.api_id)
-"""
+"""  # noqa: S608 - a constant
 
 
 def may_be(settings: Settings) -> dict[str, timedelta]:
@@ -103,10 +108,37 @@ def _decide(desk: Desk, lease: Lease, post: Any, candidates: list[ApiBatch], com
             "it waits for a person, or for one of them to end.",
         )
     if complete and post.age >= desk.settings.unknown_grace:
-        return _absent(lease, post)
+        other = _guessed_by_another(desk, post)
+        return _absent(lease, post) if other is None else _wait_for(lease, post, other)
     _release(lease, post)
     left = desk.settings.unknown_grace - float(post.age)
     return min(LOOK_AGAIN, max(left, 1.0))
+
+
+def _guessed_by_another(desk: Desk, post: Any) -> int | None:
+    """Another batch of ours that holds, by a guess that nothing has proved, what this POST may have created."""
+    with db.transaction() as tx:
+        found: int | None = db.scalar(
+            tx,
+            f"""
+            SELECT t.id FROM submissions s JOIN (
+                SELECT id, account_id, total, api_id, api_created_at AS created_at FROM batches
+                WHERE NOT proved AND state IN ('in_progress', 'canceling', 'ingesting')
+            ) AS t ON {FITS} WHERE s.id = :id AND t.id <> s.batch_id LIMIT 1
+            """,  # noqa: S608 - a constant
+            id=post.id,
+            **may_be(desk.settings),
+        )
+    return found
+
+
+def _wait_for(lease: Lease, post: Any, other: int) -> float:
+    """Not sent again before it is known that another batch's guess is not this one."""
+    with db.transaction() as tx:
+        if _still_unknown(tx, lease, post):
+            reason = f"The API's list shows no other that it may be than the one that batch {other} was taken for. It "
+            explain_batch(tx, post.batch_id, reason + "waits until the results of that one tell whose it is.")
+    return HELD_LOOK
 
 
 def _still_unknown(tx: Connection, lease: Lease, post: Any) -> bool:

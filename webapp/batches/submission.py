@@ -219,7 +219,7 @@ def _intend(tx: Connection, batch: Any, account_id: int, api_time: Any) -> int |
         tx,
         f"INSERT INTO submissions (batch_id, account_id, total, api_time, place) "  # noqa: S608 - a constant
         f"VALUES (:batch, :account, :total, :api_time, {naming.PLACE}) "
-        "ON CONFLICT (account_id, total) WHERE outcome IS NULL OR outcome = 'unknown' DO NOTHING RETURNING id",
+        "ON CONFLICT DO NOTHING RETURNING id",
         batch=batch.id,
         account=account_id,
         total=batch.total,
