@@ -108,37 +108,10 @@ def _decide(desk: Desk, lease: Lease, post: Any, candidates: list[ApiBatch], com
             "it waits for a person, or for one of them to end.",
         )
     if complete and post.age >= desk.settings.unknown_grace:
-        other = _guessed_by_another(desk, post)
-        return _absent(lease, post) if other is None else _wait_for(lease, post, other)
+        return _absent(desk, lease, post)
     _release(lease, post)
     left = desk.settings.unknown_grace - float(post.age)
     return min(LOOK_AGAIN, max(left, 1.0))
-
-
-def _guessed_by_another(desk: Desk, post: Any) -> int | None:
-    """Another batch of ours that holds, by a guess that nothing has proved, what this POST may have created."""
-    with db.transaction() as tx:
-        found: int | None = db.scalar(
-            tx,
-            f"""
-            SELECT t.id FROM submissions s JOIN (
-                SELECT id, account_id, total, api_id, api_created_at AS created_at FROM batches
-                WHERE NOT proved AND state IN ('in_progress', 'canceling', 'ingesting')
-            ) AS t ON {FITS} WHERE s.id = :id AND t.id <> s.batch_id LIMIT 1
-            """,  # noqa: S608 - a constant
-            id=post.id,
-            **may_be(desk.settings),
-        )
-    return found
-
-
-def _wait_for(lease: Lease, post: Any, other: int) -> float:
-    """Not sent again before it is known that another batch's guess is not this one."""
-    with db.transaction() as tx:
-        if _still_unknown(tx, lease, post):
-            reason = f"The API's list shows no other that it may be than the one that batch {other} was taken for. It "
-            explain_batch(tx, post.batch_id, reason + "waits until the results of that one tell whose it is.")
-    return HELD_LOOK
 
 
 def _still_unknown(tx: Connection, lease: Lease, post: Any) -> bool:
@@ -275,9 +248,15 @@ def _hold(lease: Lease, post: Any, reason: str) -> float:
     return HELD_LOOK
 
 
-def _absent(lease: Lease, post: Any) -> float:
+def _absent(desk: Desk, lease: Lease, post: Any) -> float:
+    """The API does not have it: it is planned again, unless another batch's guess may be this one."""
     with db.transaction() as tx:
         lease.hold(tx)
+        other = _guessed_by_another(tx, desk.settings, post)
+        if other is not None:
+            reason = f"The API's list shows no other that it may be than the one that batch {other} was taken for. It "
+            explain_batch(tx, post.batch_id, reason + "waits until the results of that one tell whose it is.")
+            return HELD_LOOK
         if not end_post(tx, post.id, SubmissionOutcome.NOT_CREATED, None):
             return 0.0  # its answer came after all
         move_batch(
@@ -288,3 +267,19 @@ def _absent(lease: Lease, post: Any) -> float:
             reason="The API's complete list does not show it: it was never created, and is sent again.",
         )
     return 0.0
+
+
+def _guessed_by_another(tx: Connection, settings: Settings, post: Any) -> int | None:
+    """Another batch of ours that holds, by a guess that nothing has proved, what this POST may have created."""
+    found: int | None = db.scalar(
+        tx,
+        f"""
+        SELECT t.id FROM submissions s JOIN (
+            SELECT id, account_id, total, api_id, api_created_at AS created_at FROM batches
+            WHERE NOT proved AND state IN ('in_progress', 'canceling', 'ingesting')
+        ) AS t ON {FITS} WHERE s.id = :id AND s.outcome = 'unknown' AND t.id <> s.batch_id LIMIT 1
+        """,  # noqa: S608 - a constant
+        id=post.id,
+        **may_be(settings),
+    )
+    return found
