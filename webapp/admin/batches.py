@@ -18,14 +18,11 @@ from webapp.admin.filters import Asked, Cursor, Found, page_of
 from webapp.admin.frame import Page, act, back_to, expose, reading
 from webapp.admin.payloads import laid_out
 from webapp.admin.runs import AGAIN_WORDS, CLASS_WORDS, sums
-from webapp.batches import holding
-from webapp.batches.completion import GOES_AGAIN
-from webapp.batches.desk import ceiling
+from webapp.batches import causes, holding
 from webapp.batches.states import BatchState
 from webapp.records.escapes import one_line
 
 PER_PAGE = 25
-CAUSES_SHOWN = 20
 POLLED = ("in_progress", "canceling", "ingesting")
 CANCELLED = ("planned", "submitting", "submit_unknown", "in_progress")
 
@@ -63,7 +60,7 @@ class BatchesPage(Page):
             sums=sums(tx, "id", batch_id),
             posts=_posts(tx, batch_id),
             candidates=_candidates(tx, batch),
-            failures=_failures(tx, batch_id) if bar.failed else [],
+            failures=causes.of_batch(tx, batch_id) if bar.failed else causes.NONE,
             class_words=CLASS_WORDS | AGAIN_WORDS,
             api_counts=laid_out(batch.api_counts),
             history=history.of(tx, "batch_id", batch_id, asked.row_id("before")),
@@ -221,32 +218,5 @@ def _posts(tx: Connection, batch_id: int) -> list[Any]:
             "SELECT intent_at, armed_at, ended_at, outcome, api_id, error FROM submissions WHERE batch_id = :id "
             "ORDER BY id DESC LIMIT 10",
             id=batch_id,
-        )
-    )
-
-
-def _failures(tx: Connection, batch_id: int) -> list[Any]:
-    """The failures of a batch's requests by class and cause; at most a batch of rows is read, by its index."""
-    return list(
-        db.rows(
-            tx,
-            f"""
-            SELECT failure_class, error, count(*) AS count, min(id) AS example,
-                   CAST(sum(count(*)) OVER (PARTITION BY failure_class) AS bigint) AS of_class
-            FROM (
-                SELECT r.id, CASE WHEN i.attempts = r.attempt AND {GOES_AGAIN} THEN 'retrying'
-                                  ELSE coalesce(r.failure_class, 'output') END AS failure_class,
-                       left(coalesce(o.reason, s.error_message, CASE WHEN i.attempts = r.attempt THEN i.error END), 240)
-                           AS error
-                FROM requests r JOIN items i ON i.id = r.item_id JOIN runs run ON run.id = i.run_id
-                LEFT JOIN outputs o ON o.request_id = r.id
-                LEFT JOIN results s ON s.request_id = r.id
-                WHERE r.batch_id = :id AND (r.failure_class IS NOT NULL OR o.state = 'invalid')
-            ) AS failed
-            GROUP BY 1, 2 ORDER BY of_class DESC, failure_class, count DESC LIMIT :limit
-            """,  # noqa: S608 - a constant
-            id=batch_id,
-            most=ceiling(),
-            limit=CAUSES_SHOWN,
         )
     )

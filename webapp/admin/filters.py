@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from flask import request, url_for
@@ -15,6 +16,7 @@ from webapp.records.escapes import one_line
 MOST_DIGITS = 18  # of an id: what a bigint always holds
 LAST = 10**MOST_DIGITS
 LONGEST = 500  # characters of a search
+FIRST_YEAR, LAST_YEAR = 1900, 2999
 
 
 @dataclass
@@ -54,6 +56,29 @@ class Asked:
             self._leave_out(name, value, f"it is text of at most {LONGEST} characters")
             return None
         return self._take(name, value)
+
+    def days(self) -> tuple[datetime | None, datetime | None]:
+        """From the start of the day `from` until the end of the day `to`, both in UTC and either left open."""
+        since, last = self._day("from"), self._day("to")
+        if since and last and last < since:
+            self.given.pop("to")
+            self.problems.append("The filter to is before from: nothing lies between them. It was left out.")
+            last = None
+        return since, last + timedelta(days=1) if last else None
+
+    def _day(self, name: str) -> datetime | None:
+        value = request.args.get(name, "").strip()
+        if not value:
+            return None
+        try:
+            day = datetime.strptime(value, "%Y-%m-%d").replace(tzinfo=UTC)
+        except ValueError:
+            day = None
+        if day is None or not FIRST_YEAR <= day.year <= LAST_YEAR:
+            self._leave_out(name, value, "it is a day such as 2026-11-30")
+            return None
+        self.given[name] = day.date().isoformat()
+        return day
 
     def url(self, **changes: Any) -> str:
         """The address of this list with these filters; changes replace, None takes away."""

@@ -1,173 +1,328 @@
-"""How the list of requests is found: by filters, by batch, by run, by key or custom_id.
-Every way uses an index or stops after a limited number of rows, so that millions of requests do not matter.
+"""How the lists of requests and of outputs are found: by filters, by batches, by key or custom_id.
+Pages ask `find`; whatever works through all that a list holds (a job, an export) asks `matching`.
+
+Ids rise in the order that requests are made in, and every list is in that order. So each way is a walk along the ids
+by an index, over so many rows and no more: a list that is filtered stops there, and says so.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from webapp import db
-from webapp.admin.filters import Asked, Cursor, Found
+from webapp.admin.filters import LAST, Asked, Cursor, Found
+from webapp.batches.causes import CAUSE
 from webapp.batches.completion import GOES_AGAIN
 from webapp.batches.desk import ceiling
-from webapp.batches.states import FAILED_STATES, FailureClass, RequestState
+from webapp.batches.states import FAILED_STATES, FailureClass, OutputState, RequestState
 
 PER_PAGE = 50
-WINDOW = 50_000  # rows that a filter over all requests looks through before it stops and says so
-MATCHES = 500  # requests that one search shows
+WINDOW = 50_000  # rows that one look through a filtered list reads before it stops and says so
+MATCHES = 500  # requests that one search for a key shows
+NEAR = 1000  # ids between two batches' that are looked through rather than jumped over
+BEGINNING = 300  # characters of an output's value
+MOST_JUMPS = 50  # ranges of ids that one look goes through
 _SUBJECT_OF_ID = re.compile(r"(\d{1,18})-")  # a custom_id begins with the subject's id
 
-_FILTERS = """
-    (CAST(:state AS text) IS NULL OR r.state = :state)
-    AND (CAST(:class AS text) IS NULL OR r.failure_class = :class OR (:class = 'output' AND EXISTS
-         (SELECT 1 FROM outputs o WHERE o.request_id = r.id AND o.state = 'invalid')))
+# Rows are reached by the keys that a look is given, whatever the planner takes the tables for.
+_BY_KEY = text(f"{db.BY_KEY.text}, set_config('enable_bitmapscan', 'off', true)")
+
+# What is said of a request r that failed or whose output is no use: by `o`, its output, `res`, its result, `i`, its
+# item.
+ERROR = "coalesce(o.reason, res.error_message, CASE WHEN i.attempts = r.attempt THEN i.error END)"
+
+_OF_BATCHES = """
+    (CAST(:batch AS bigint) IS NULL OR b.id = :batch) AND (CAST(:run AS bigint) IS NULL OR b.run_id = :run)
+    AND (CAST(:task AS text) IS NULL OR run.task = :task)
+    AND (CAST(:since AS timestamptz) IS NULL OR b.created_at >= :since)
+    AND (CAST(:until AS timestamptz) IS NULL OR b.created_at < :until)
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The filters of the list of requests."""
+    """The filters of the list of requests, or (`outputs`) of outputs.
 
-    state: str | None
-    failure: str | None
-    batch_id: int | None
-    run_id: int | None
-    words: str | None
+    :param words: a whole key or custom_id, or how one begins.
+    :param error: words within what is said of a failure.
+    :param cause: how it begins, to the letter: one group of failures, see `webapp.batches.causes`.
+    :param since: when its batch was cut, at the earliest.
+    :param until: likewise, and before.
+    :param output_state: ok or invalid; of outputs only, as `within` is: words within the value.
+    """
+
+    state: str | None = None
+    failure: str | None = None
+    batch_id: int | None = None
+    run_id: int | None = None
+    words: str | None = None
+    error: str | None = None
+    cause: str | None = None
+    task: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    outputs: bool = False
+    output_state: str | None = None
+    within: str | None = None
 
     @classmethod
     def of(cls, asked: Asked) -> Wanted:
-        """As an address asks for them."""
+        """As the address of a list of requests asks for them."""
+        since, until = asked.days()
         return cls(
             state=asked.choice("state", list(RequestState)),
             failure=asked.choice("class", list(FailureClass)),
             batch_id=asked.row_id("batch"),
             run_id=asked.row_id("run"),
             words=asked.text("q"),
+            error=asked.text("error"),
+            cause=asked.text("cause"),
+            task=asked.text("task"),
+            since=since,
+            until=until,
+        )
+
+    @classmethod
+    def of_outputs(cls, asked: Asked) -> Wanted:
+        """As the address of a list of outputs asks for them."""
+        since, until = asked.days()
+        return cls(
+            batch_id=asked.row_id("batch"),
+            run_id=asked.row_id("run"),
+            words=asked.text("q"),
+            task=asked.text("task"),
+            since=since,
+            until=until,
+            outputs=True,
+            output_state=asked.choice("state", [OutputState.OK, OutputState.INVALID]),
+            within=asked.text("text"),
         )
 
     @property
+    def in_batches(self) -> bool:
+        """Whether batches tell where to look."""
+        return any(one is not None for one in (self.batch_id, self.run_id, self.task, self.since, self.until))
+
+    @property
+    def window(self) -> int:
+        """How many requests (or outputs) one look goes through; all that it reads for them is `WINDOW` rows."""
+        return WINDOW // (1 + (self.source != "r") + (3 if self.error or self.cause else 0))
+
+    @property
+    def source(self) -> str:
+        """What is gone through: requests (r), outputs (o), or both kinds of failures (t)."""
+        if self.outputs or self.failure == FailureClass.OUTPUT:
+            return "o"
+        return "t" if (self.error or self.cause) and not (self.failure or self.state) else "r"
+
+    def ids(self, at: str) -> str:
+        """What is gone through, as a query without its end; `at` is the condition on ids."""
+        invalid = "state = 'invalid'"
+        if self.source == "o":
+            only = f" AND {invalid}" if not self.outputs or self.output_state == OutputState.INVALID else ""
+            return f"SELECT request_id AS id, state, value, reason FROM outputs WHERE {at.replace('id', 'request_id')}{only}"  # noqa: S608, E501
+        failed = "failure_class IS NOT NULL"
+        if self.source == "t":
+            return (
+                f"SELECT id FROM requests WHERE {at} AND {failed} UNION ALL "  # noqa: S608 - constants
+                f"SELECT request_id FROM outputs WHERE {at.replace('id', 'request_id')} AND {invalid}"
+            )
+        only = f" AND {failed}" if self.failure or self.state in FAILED_STATES else ""
+        return f"SELECT id, batch_id, item_id, attempt, state, failure_class FROM requests WHERE {at}{only}"  # noqa: S608 - likewise
+
+    def chosen(self, ids: str) -> str:
+        """The ids among those of a query that are wanted, as a query without its end."""
+        said = bool(self.error or self.cause)
+        parts = [f"SELECT {self.source}.id FROM ({ids}) AS {self.source}"]  # noqa: S608 - likewise
+        if self.source != "r":
+            parts.append(f"JOIN requests r ON r.id = {self.source}.id")
+        if said:
+            parts.append("JOIN items i ON i.id = r.item_id LEFT JOIN results res ON res.request_id = r.id")
+            parts.append("LEFT JOIN outputs o ON o.request_id = r.id" * (self.source != "o"))
+        return " ".join((*parts, "WHERE", self.condition))
+
+    @property
+    def condition(self) -> str:
+        """The filters on a request r, its output o, and what is joined for `ERROR`."""
+        found = ["true"]
+        if self.state:
+            found.append("r.state = :state")
+        if self.failure and self.failure != FailureClass.OUTPUT:
+            found.append("r.failure_class = :class")
+        if self.output_state:
+            found.append("o.state = :output_state")
+        if self.within:
+            found.append("position(lower(:within) IN lower(o.value::text)) > 0")
+        if self.error:
+            found.append(f"position(lower(:error) IN lower({ERROR})) > 0")
+        if self.cause:
+            found.append(f"left({ERROR}, {CAUSE}) = :cause")
+        return " AND ".join(found)
+
+    @property
     def binds(self) -> dict[str, Any]:
-        return {"state": self.state, "class": self.failure}
+        return {
+            "state": self.state,
+            "class": self.failure,
+            "error": self.error,
+            "cause": self.cause,
+            "output_state": self.output_state,
+            "within": self.within,
+        }
+
+    @property
+    def of_batches(self) -> dict[str, Any]:
+        return {
+            "batch": self.batch_id,
+            "run": self.run_id,
+            "task": self.task,
+            "since": self.since,
+            "until": self.until,
+        }
 
 
 def find(tx: Connection, wanted: Wanted, cursor: Cursor) -> Found:
-    """The ids of the requests of a page, one more than fits; then their rows."""
+    """The rows of a page, and one more if there are more."""
+    ids, stopped_at = _look(tx, wanted, cursor, PER_PAGE + 1)
+    return Found((_outputs if wanted.outputs else _requests)(tx, ids, cursor), stopped_at)
+
+
+def matching(tx: Connection, wanted: Wanted, after: int, limit: int) -> list[int]:
+    """The ids of all requests that are wanted, by key: the next `limit` of them after `after`, rising; none at the end.
+
+    Looks on until it has as many, however long that takes: for jobs and streams, not for pages.
+    """
+    found: list[int] = []
+    at: int | None = after
+    while at is not None and len(found) < limit:
+        ids, at = _look(tx, wanted, Cursor(None, at), limit - len(found))
+        found += ids
+    return found
+
+
+def _look(tx: Connection, wanted: Wanted, cursor: Cursor, limit: int) -> tuple[list[int], int | None]:
+    """One look from a cursor on: up to `limit` ids in the cursor's order, and the id it stopped at before there were
+    as many (None: nothing is left).
+    """
+    tx.execute(_BY_KEY)
     if wanted.words is not None:
-        ids, stopped_at = _by_words(tx, wanted, cursor), None
-    elif wanted.batch_id is not None:
-        ids, stopped_at = _by_batches(tx, wanted, cursor, [wanted.batch_id]), None
-    elif wanted.run_id is not None:
-        ids, stopped_at = _by_batches(tx, wanted, cursor, _batches_holding(tx, wanted)), None
-    elif wanted.state or wanted.failure:
-        ids, stopped_at = _by_window(tx, wanted, cursor)
-    else:
-        ids, stopped_at = _by_id(tx, cursor), None
-    return Found(_rows(tx, ids, cursor), stopped_at)
+        return _by_words(tx, wanted, cursor, limit), None
+    if not wanted.in_batches:
+        everything = (cursor.start + 1, LAST) if cursor.up else (0, cursor.start - 1)
+        return _walk(tx, wanted, cursor, limit, [everything])
+    batches = _batches(tx, wanted)
+    return _walk(tx, wanted, cursor, limit, _ranges(batches, cursor), [batch.id for batch in batches])
 
 
-def _ids(tx: Connection, statement: str, cursor: Cursor, **binds: Any) -> list[int]:
-    found = db.rows(tx, statement, start=cursor.start, limit=PER_PAGE + 1, **binds)
-    return [request_id for (request_id,) in found]
+def _walk(
+    tx: Connection,
+    wanted: Wanted,
+    cursor: Cursor,
+    limit: int,
+    ranges: Sequence[tuple[int, int]],
+    batches: list[int] | None = None,
+) -> tuple[list[int], int | None]:
+    """Go through ranges of ids, which follow each other in the cursor's order, over a window of rows in all.
+
+    :param batches: whose requests are wanted; None: whose does not matter.
+    """
+    left = wanted.window
+    found: list[int] = []
+    order = "ASC" if cursor.up else "DESC"
+    ids = f"{wanted.ids('id BETWEEN :low AND :high')} ORDER BY id {order} LIMIT :left"
+    in_batches = "" if batches is None else " AND r.batch_id = ANY(:batches)"
+    statement = f"{wanted.chosen(ids)}{in_batches} ORDER BY {wanted.source}.id {order} LIMIT :limit"
+    last = f"SELECT count(*) AS count, {'max' if cursor.up else 'min'}(id) AS id FROM ({ids}) AS looked"  # noqa: S608 - constants
+    for number, (low, high) in enumerate(ranges):
+        if number == MOST_JUMPS:
+            return found, low - 1 if cursor.up else high + 1
+        binds = wanted.binds | {"low": low, "high": high, "left": left, "batches": batches}
+        seen = db.rows(tx, statement, **binds, limit=limit - len(found))
+        found += [request_id for (request_id,) in seen]
+        if len(found) == limit:
+            return found, None
+        looked = db.row(tx, last, **binds)
+        if looked.count == left:
+            return found, looked.id
+        left -= looked.count
+    return found, None
 
 
-def _by_id(tx: Connection, cursor: Cursor) -> list[int]:
-    return _ids(
-        tx,
-        f"SELECT id FROM requests WHERE {cursor.sql('id')} ORDER BY {cursor.order('id')} LIMIT :limit",  # noqa: S608 - the cursor writes names that we gave it
-        cursor,
-    )
+def _ranges(batches: Sequence[Any], cursor: Cursor) -> list[tuple[int, int]]:
+    """The ids that batches hold, from a cursor on and in its order; neighbours as one range."""
+    ranges: list[tuple[int, int]] = []
+    for batch in sorted((batch for batch in batches if batch.first is not None), key=lambda batch: batch.first):
+        low = max(batch.first, cursor.start + 1) if cursor.up else batch.first
+        high = batch.last if cursor.up else min(batch.last, cursor.start - 1)
+        if low > high:
+            continue
+        if ranges and low - ranges[-1][1] <= NEAR:
+            ranges[-1] = (ranges[-1][0], max(high, ranges[-1][1]))
+        else:
+            ranges.append((low, high))
+    return ranges if cursor.up else ranges[::-1]
 
 
-def _by_window(tx: Connection, wanted: Wanted, cursor: Cursor) -> tuple[list[int], int | None]:
-    """Filters without a batch or run: the states are in no index, so only so many rows are looked through."""
-    window = (
-        f"SELECT id, state, failure_class FROM requests WHERE {cursor.sql('id')} "  # noqa: S608 - likewise
-        f"ORDER BY {cursor.order('id')} LIMIT {WINDOW}"
-    )
-    ids = _ids(
-        tx,
-        f"SELECT r.id FROM ({window}) AS r WHERE {_FILTERS} ORDER BY {cursor.order('r.id')} LIMIT :limit",  # noqa: S608 - likewise
-        cursor,
-        **wanted.binds,
-    )
-    if len(ids) > PER_PAGE:
-        return ids, None
-    last = db.row(
-        tx,
-        f"SELECT {'max' if cursor.up else 'min'}(id) AS id, count(*) AS seen FROM ({window}) AS r",  # noqa: S608 - likewise
-        start=cursor.start,
-    )
-    return ids, last.id if last.seen == WINDOW else None
-
-
-def _by_batches(tx: Connection, wanted: Wanted, cursor: Cursor, batch_ids: list[int]) -> list[int]:
-    """The newest matches of each batch by its index, then the newest of these."""
-    return _ids(
+def _batches(tx: Connection, wanted: Wanted) -> Sequence[Any]:
+    """The batches that may hold what is wanted, each with the first and last id of its requests."""
+    holding = ""
+    if wanted.state:  # one of our own states: the filter was checked
+        holding = (
+            f"AND (SELECT sum({wanted.state}) FROM tallies t WHERE t.batch_id = b.id AND t.scope = 'requests') > 0"  # noqa: S608 - likewise
+        )
+    return db.rows(
         tx,
         f"""
-        SELECT found.id FROM unnest(CAST(:batches AS bigint[])) AS b(id) CROSS JOIN LATERAL (
-            SELECT r.id FROM requests r WHERE r.batch_id = b.id AND {cursor.sql("r.id")} AND {_FILTERS}
-            ORDER BY {cursor.order("r.id")} LIMIT :limit
-        ) AS found ORDER BY {cursor.order("found.id")} LIMIT :limit
-        """,  # noqa: S608 - likewise
-        cursor,
-        batches=batch_ids,
-        **wanted.binds,
+        SELECT b.id, (SELECT min(r.id) FROM requests r WHERE r.batch_id = b.id) AS first,
+               (SELECT max(r.id) FROM requests r WHERE r.batch_id = b.id) AS last
+        FROM batches b JOIN runs run ON run.id = b.run_id WHERE {_OF_BATCHES} {holding}
+        """,  # noqa: S608 - constants
+        **wanted.of_batches,
     )
 
 
-def _batches_holding(tx: Connection, wanted: Wanted) -> list[int]:
-    """The batches of a run that hold what is wanted, by their tallies: the others need not be read."""
-    failed = " + ".join(f"sum({state.value})" for state in FAILED_STATES)
-    having = ""
-    if wanted.state:
-        having = f"HAVING sum({wanted.state}) > 0"  # one of our own states: the filter was checked
-    elif wanted.failure and wanted.failure != "output":
-        having = f"HAVING {failed} > 0"
-    found = db.rows(
-        tx,
-        f"SELECT batch_id FROM tallies WHERE run_id = :run AND scope = 'requests' AND batch_id IS NOT NULL "  # noqa: S608 - likewise
-        f"GROUP BY batch_id {having}",
-        run=wanted.run_id,
-    )
-    return [batch_id for (batch_id,) in found]
-
-
-def _by_words(tx: Connection, wanted: Wanted, cursor: Cursor) -> list[int]:
+def _by_words(tx: Connection, wanted: Wanted, cursor: Cursor, limit: int) -> list[int]:
     """An exact custom_id, the beginning of one, or an exact key in any dataset."""
     begins = _SUBJECT_OF_ID.match(wanted.words or "")
-    return _ids(
+    output = "AND o.request_id IS NOT NULL" if wanted.outputs else ""
+    output += " AND o.state = 'invalid'" if wanted.failure == FailureClass.OUTPUT else ""
+    found = db.rows(
         tx,
         f"""
         WITH matching AS (
             (SELECT id FROM requests WHERE custom_id = :words)
             UNION
             (SELECT r.id FROM items i JOIN requests r ON r.item_id = i.id
-             WHERE i.subject_id = :subject AND starts_with(r.custom_id, :words) LIMIT {MATCHES})
+             WHERE i.subject_id = :subject AND starts_with(r.custom_id, :words) LIMIT :matches)
             UNION
             (SELECT r.id FROM datasets d
              JOIN subjects s ON s.dataset_id = d.id AND s.key = :words
-             JOIN items i ON i.subject_id = s.id JOIN requests r ON r.item_id = i.id LIMIT {MATCHES})
+             JOIN items i ON i.subject_id = s.id JOIN requests r ON r.item_id = i.id LIMIT :matches)
         )
-        SELECT r.id FROM requests r JOIN matching ON matching.id = r.id JOIN batches b ON b.id = r.batch_id
-        WHERE {cursor.sql("r.id")} AND {_FILTERS} AND (CAST(:batch AS bigint) IS NULL OR r.batch_id = :batch)
-          AND (CAST(:run AS bigint) IS NULL OR b.run_id = :run)
+        SELECT r.id FROM matching JOIN requests r ON r.id = matching.id JOIN batches b ON b.id = r.batch_id
+        JOIN runs run ON run.id = b.run_id JOIN items i ON i.id = r.item_id
+        LEFT JOIN outputs o ON o.request_id = r.id LEFT JOIN results res ON res.request_id = r.id
+        WHERE {cursor.sql("r.id")} AND {wanted.condition} AND {_OF_BATCHES} {output}
         ORDER BY {cursor.order("r.id")} LIMIT :limit
         """,  # noqa: S608 - likewise
-        cursor,
         words=wanted.words,
         subject=int(begins[1]) if begins else None,
-        batch=wanted.batch_id,
-        run=wanted.run_id,
+        start=cursor.start,
+        matches=MATCHES,
+        limit=limit,
         **wanted.binds,
+        **wanted.of_batches,
     )
+    return [request_id for (request_id,) in found]
 
 
-def _rows(tx: Connection, ids: list[int], cursor: Cursor) -> list[Any]:
+def _requests(tx: Connection, ids: list[int], cursor: Cursor) -> list[Any]:
     if not ids:
         return []
     return list(
@@ -177,9 +332,7 @@ def _rows(tx: Connection, ids: list[int], cursor: Cursor) -> list[Any]:
             SELECT r.id, r.custom_id, r.batch_id, b.ordinal, b.run_id, r.attempt, i.attempts, s.key, s.kind,
                    coalesce(r.attempt = i.attempts AND {GOES_AGAIN}, false) AS retrying,
                    r.state, coalesce(r.failure_class, CASE WHEN o.state = 'invalid' THEN 'output' END)
-                       AS failure_class, o.state AS output_state,
-                   left(coalesce(o.reason, res.error_message, CASE WHEN i.attempts = r.attempt THEN i.error END), 200)
-                       AS error
+                       AS failure_class, o.state AS output_state, left({ERROR}, 200) AS error
             FROM requests r JOIN items i ON i.id = r.item_id JOIN subjects s ON s.id = i.subject_id
             JOIN batches b ON b.id = r.batch_id JOIN runs run ON run.id = i.run_id
             LEFT JOIN outputs o ON o.request_id = r.id LEFT JOIN results res ON res.request_id = r.id
@@ -187,5 +340,24 @@ def _rows(tx: Connection, ids: list[int], cursor: Cursor) -> list[Any]:
             """,  # noqa: S608 - likewise
             ids=ids,
             most=ceiling(),
+        )
+    )
+
+
+def _outputs(tx: Connection, ids: list[int], cursor: Cursor) -> list[Any]:
+    if not ids:
+        return []
+    return list(
+        db.rows(
+            tx,
+            f"""
+            SELECT r.id, r.batch_id, b.ordinal, b.run_id, run.task, s.key, s.kind, o.state, o.task_version,
+                   o.processed_at, coalesce(left(o.value::text, {BEGINNING}), '') AS value,
+                   length(o.value::text) > {BEGINNING} AS cut, left(o.reason, 200) AS reason
+            FROM outputs o JOIN requests r ON r.id = o.request_id JOIN items i ON i.id = r.item_id
+            JOIN subjects s ON s.id = i.subject_id JOIN batches b ON b.id = r.batch_id
+            JOIN runs run ON run.id = i.run_id WHERE o.request_id = ANY(:ids) ORDER BY {cursor.order("o.request_id")}
+            """,  # noqa: S608 - likewise
+            ids=ids,
         )
     )

@@ -1,4 +1,4 @@
-"""Tallies of the ledger
+"""Tallies of the ledger, and indexes of failures
 
 The old code is still running while this is applied: add before use, stop using before dropping. What it appends to the
 ledger is tallied by the database, from the moment on that the lines there are, are tallied here.
@@ -53,9 +53,15 @@ def upgrade() -> None:
     )
     # Making the trigger has locked the ledger against writers: nothing is tallied twice, nothing never.
     op.execute(f"INSERT INTO ledger_tallies ({COLUMNS}) SELECT {SUMS} FROM ledger_lines GROUP BY 1, 2, 3, 4, 5")  # noqa: S608 - likewise
+    failed = sa.text("failure_class IS NOT NULL")
+    op.create_index("ix_requests_failed", "requests", ["id"], postgresql_where=failed)
+    op.create_index("ix_items_failed", "items", ["run_id", "id"], postgresql_where=failed)
+    op.create_index("ix_outputs_invalid", "outputs", ["request_id"], postgresql_where=sa.text("state = 'invalid'"))
 
 
 def downgrade() -> None:
+    for name, table in (("requests_failed", "requests"), ("items_failed", "items"), ("outputs_invalid", "outputs")):
+        op.drop_index(f"ix_{name}", table_name=table)
     op.execute("DROP TRIGGER tally_ledger_lines ON ledger_lines")
     op.execute("DROP FUNCTION tally_ledger_lines")
     op.drop_table("ledger_tallies")
