@@ -16,27 +16,25 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from webapp import db
-from webapp.admin.filters import LAST, Asked, Cursor, Found
+from webapp.admin import rows
+from webapp.admin.filters import LAST, Asked, Cursor, Found, page_of
+from webapp.admin.lists import tasks_of
+from webapp.admin.rows import ERROR
 from webapp.batches.causes import CAUSE
-from webapp.batches.completion import GOES_AGAIN
-from webapp.batches.desk import ceiling
 from webapp.batches.states import FAILED_STATES, FailureClass, OutputState, RequestState
 
 PER_PAGE = 50
+SORTS = {"newest": "newest first", "oldest": "oldest first"}
 WINDOW = 50_000  # rows that one look through a filtered list reads before it stops and says so
 MATCHES = 500  # requests that one search for a key shows
 NEAR = 1000  # ids between two batches' that are looked through rather than jumped over
-BEGINNING = 300  # characters of an output's value
 MOST_JUMPS = 50  # ranges of ids that one look goes through
 _SUBJECT_OF_ID = re.compile(r"(\d{1,18})-")  # a custom_id begins with the subject's id
 
 # Rows are reached by the keys that a look is given, whatever the planner takes the tables for.
 _BY_KEY = text(f"{db.BY_KEY.text}, set_config('enable_bitmapscan', 'off', true)")
 
-# What is said of a request r that failed or whose output is no use: by `o`, its output, `res`, its result, `i`, its
-# item.
-ERROR = "coalesce(o.reason, res.error_message, CASE WHEN i.attempts = r.attempt THEN i.error END)"
-
+_COUNTED = ("batch_id", "run_id", "task", "since", "until")
 _OF_BATCHES = """
     (CAST(:batch AS bigint) IS NULL OR b.id = :batch) AND (CAST(:run AS bigint) IS NULL OR b.run_id = :run)
     AND (CAST(:task AS text) IS NULL OR run.task = :task)
@@ -187,10 +185,25 @@ class Wanted:
         }
 
 
+def listed(tx: Connection, asked: Asked, wanted: Wanted) -> dict[str, Any]:
+    """A page of the list, with what its template needs beside it."""
+    sort = asked.choice("sort", list(SORTS)) or "newest"
+    cursor = Cursor.of(asked, rising=sort == "oldest")
+    return {
+        "found": page_of(lambda at: find(tx, wanted, at), cursor, PER_PAGE),
+        "asked": asked,
+        "cursor": cursor,
+        "window": wanted.window,
+        "sorts": SORTS,
+        "sort": sort,
+        "tasks": tasks_of(tx),
+    }
+
+
 def find(tx: Connection, wanted: Wanted, cursor: Cursor) -> Found:
     """The rows of a page, and one more if there are more."""
     ids, stopped_at = _look(tx, wanted, cursor, PER_PAGE + 1)
-    return Found((_outputs if wanted.outputs else _requests)(tx, ids, cursor), stopped_at)
+    return Found((rows.of_outputs if wanted.outputs else rows.of_requests)(tx, ids, cursor), stopped_at)
 
 
 def matching(tx: Connection, wanted: Wanted, after: int, limit: int) -> list[int]:
@@ -322,42 +335,16 @@ def _by_words(tx: Connection, wanted: Wanted, cursor: Cursor, limit: int) -> lis
     return [request_id for (request_id,) in found]
 
 
-def _requests(tx: Connection, ids: list[int], cursor: Cursor) -> list[Any]:
-    if not ids:
-        return []
-    return list(
-        db.rows(
-            tx,
-            f"""
-            SELECT r.id, r.custom_id, r.batch_id, b.ordinal, b.run_id, r.attempt, i.attempts, s.key, s.kind,
-                   coalesce(r.attempt = i.attempts AND {GOES_AGAIN}, false) AS retrying,
-                   r.state, coalesce(r.failure_class, CASE WHEN o.state = 'invalid' THEN 'output' END)
-                       AS failure_class, o.state AS output_state, left({ERROR}, 200) AS error
-            FROM requests r JOIN items i ON i.id = r.item_id JOIN subjects s ON s.id = i.subject_id
-            JOIN batches b ON b.id = r.batch_id JOIN runs run ON run.id = i.run_id
-            LEFT JOIN outputs o ON o.request_id = r.id LEFT JOIN results res ON res.request_id = r.id
-            WHERE r.id = ANY(:ids) ORDER BY {cursor.order("r.id")}
-            """,  # noqa: S608 - likewise
-            ids=ids,
-            most=ceiling(),
-        )
+def count(tx: Connection, wanted: Wanted) -> int | None:
+    """How many requests are wanted, where tallies tell: by batches and state. None: they would have to be counted."""
+    if wanted != Wanted(state=wanted.state, **{name: getattr(wanted, name) for name in _COUNTED}):
+        return None
+    states = [wanted.state] if wanted.state else [state.value for state in RequestState]
+    found = db.scalar(
+        tx,
+        f"SELECT coalesce(sum({' + '.join(f't.{state}' for state in states)}), 0) FROM tallies t "  # noqa: S608 - our own states
+        f"JOIN batches b ON b.id = t.batch_id JOIN runs run ON run.id = b.run_id "
+        f"WHERE t.scope = 'requests' AND {_OF_BATCHES}",
+        **wanted.of_batches,
     )
-
-
-def _outputs(tx: Connection, ids: list[int], cursor: Cursor) -> list[Any]:
-    if not ids:
-        return []
-    return list(
-        db.rows(
-            tx,
-            f"""
-            SELECT r.id, r.batch_id, b.ordinal, b.run_id, run.task, s.key, s.kind, o.state, o.task_version,
-                   o.processed_at, coalesce(left(o.value::text, {BEGINNING}), '') AS value,
-                   length(o.value::text) > {BEGINNING} AS cut, left(o.reason, 200) AS reason
-            FROM outputs o JOIN requests r ON r.id = o.request_id JOIN items i ON i.id = r.item_id
-            JOIN subjects s ON s.id = i.subject_id JOIN batches b ON b.id = r.batch_id
-            JOIN runs run ON run.id = i.run_id WHERE o.request_id = ANY(:ids) ORDER BY {cursor.order("o.request_id")}
-            """,  # noqa: S608 - likewise
-            ids=ids,
-        )
-    )
+    return int(found)

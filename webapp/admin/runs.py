@@ -12,18 +12,17 @@ from flask.typing import ResponseReturnValue
 from sqlalchemy import Connection
 
 from webapp import db, wishes
-from webapp.admin import history, progress
+from webapp.admin import history, lists, progress
 from webapp.admin.access import actor, acts
 from webapp.admin.again import RunsAgain, children
-from webapp.admin.filters import Asked, Cursor, Found, page_of
+from webapp.admin.filters import Asked
 from webapp.admin.formats import plural
 from webapp.admin.frame import act, back_to, expose, reading
 from webapp.admin.payloads import laid_out
 from webapp.batches import causes
-from webapp.batches.states import FailureClass, RunState
+from webapp.batches.states import FailureClass
 from webapp.money.ledger import run_totals
 
-PER_PAGE = 25
 BATCHES_SHOWN = 50
 
 # What a class of failures means for those who think about sending them again.
@@ -43,15 +42,7 @@ class RunsPage(RunsAgain):
 
     @expose("/")
     def index(self) -> ResponseReturnValue:
-        tx, asked = reading(), Asked()
-        cursor = Cursor.of(asked)
-        tasks = [task for (task,) in db.rows(tx, "SELECT DISTINCT task FROM runs ORDER BY task")]
-        state, task = asked.choice("state", list(RunState)), asked.choice("task", tasks)
-        found = page_of(lambda at: _list(tx, at, state, task), cursor, PER_PAGE)
-        bars = progress.of_runs(tx, [(run.id, run.subjects) for run in found.rows])
-        return self.render(
-            "desk/runs.html", found=found, asked=asked, bars=bars, tasks=tasks, states=list(RunState), cursor=cursor
-        )
+        return self.render("desk/runs.html", **lists.runs(reading(), Asked()))
 
     @expose("/<row:run_id>/")
     def details(self, run_id: int) -> ResponseReturnValue:
@@ -171,25 +162,6 @@ def find(tx: Connection, run_id: int) -> Any:
     if run is None:
         abort(404, f"There is no run {run_id}.")
     return run
-
-
-def _list(tx: Connection, cursor: Cursor, state: str | None, task: str | None) -> Found:
-    rows = db.rows(
-        tx,
-        f"""
-        SELECT r.id, r.task, r.task_version, r.subjects, r.state, r.state_since, r.reason, r.owner, r.created_at,
-               d.name AS dataset
-        FROM runs r JOIN datasets d ON d.id = r.dataset_id
-        WHERE {cursor.sql("r.id")} AND (CAST(:state AS text) IS NULL OR r.state = :state)
-          AND (CAST(:task AS text) IS NULL OR r.task = :task)
-        ORDER BY {cursor.order("r.id")} LIMIT :limit
-        """,  # noqa: S608 - the cursor writes names that we gave it
-        start=cursor.start,
-        state=state,
-        task=task,
-        limit=PER_PAGE + 1,
-    )
-    return Found(list(rows))
 
 
 def _batches(tx: Connection, run_id: int) -> list[Any]:
