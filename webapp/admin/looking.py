@@ -110,7 +110,7 @@ class Wanted:
     @property
     def window(self) -> int:
         """How many requests (or outputs) one look goes through; all that it reads for them is `WINDOW` rows."""
-        return WINDOW // (1 + (self.source != "r") + (3 if self.error or self.cause else 0))
+        return WINDOW // ({"r": 1, "o": 2, "t": 3}[self.source] + (3 if self.error or self.cause else 0))
 
     @property
     def source(self) -> str:
@@ -119,25 +119,29 @@ class Wanted:
             return "o"
         return "t" if (self.error or self.cause) and not (self.failure or self.state) else "r"
 
-    def ids(self, at: str) -> str:
-        """What is gone through, as a query without its end; `at` is the condition on ids."""
-        invalid = "state = 'invalid'"
+    def ids(self, order: str) -> str:
+        """What is gone through between the ids `:low` and `:high`, up to `:left` of them, as a query."""
+        of_outputs = "FROM outputs WHERE request_id BETWEEN :low AND :high"
+        invalid, failed = "AND state = 'invalid'", "AND failure_class IS NOT NULL"
+        end = f"ORDER BY id {order} LIMIT :left"
         if self.source == "o":
-            only = f" AND {invalid}" if not self.outputs or self.output_state == OutputState.INVALID else ""
-            return f"SELECT request_id AS id, state, value, reason FROM outputs WHERE {at.replace('id', 'request_id')}{only}"  # noqa: S608, E501
-        failed = "failure_class IS NOT NULL"
+            only = invalid if not self.outputs or self.output_state == OutputState.INVALID else ""
+            return f"SELECT request_id AS id, state, value, reason {of_outputs} {only} {end}"
         if self.source == "t":
             return (
-                f"SELECT id FROM requests WHERE {at} AND {failed} UNION ALL "  # noqa: S608 - constants
-                f"SELECT request_id FROM outputs WHERE {at.replace('id', 'request_id')} AND {invalid}"
+                f"(SELECT id FROM requests WHERE id BETWEEN :low AND :high {failed} {end}) UNION ALL "  # noqa: S608 - constants
+                f"(SELECT request_id AS id {of_outputs} {invalid} {end}) {end}"
             )
-        only = f" AND {failed}" if self.failure or self.state in FAILED_STATES else ""
-        return f"SELECT id, batch_id, item_id, attempt, state, failure_class FROM requests WHERE {at}{only}"  # noqa: S608 - likewise
+        only = failed if self.failure or self.state in FAILED_STATES else ""
+        return (
+            "SELECT id, batch_id, item_id, attempt, state, failure_class FROM requests "  # noqa: S608 - likewise
+            f"WHERE id BETWEEN :low AND :high {only} {end}"
+        )
 
     def chosen(self, ids: str) -> str:
         """The ids among those of a query that are wanted, as a query without its end."""
         said = bool(self.error or self.cause)
-        parts = [f"SELECT {self.source}.id FROM ({ids}) AS {self.source}"]  # noqa: S608 - likewise
+        parts = [f"SELECT {self.source}.id FROM ({ids}) AS {self.source}"]  # noqa: S608 - constants
         if self.source != "r":
             parts.append(f"JOIN requests r ON r.id = {self.source}.id")
         if said:
@@ -248,7 +252,7 @@ def _walk(
     left = wanted.window
     found: list[int] = []
     order = "ASC" if cursor.up else "DESC"
-    ids = f"{wanted.ids('id BETWEEN :low AND :high')} ORDER BY id {order} LIMIT :left"
+    ids = wanted.ids(order)
     in_batches = "" if batches is None else " AND r.batch_id = ANY(:batches)"
     statement = f"{wanted.chosen(ids)}{in_batches} ORDER BY {wanted.source}.id {order} LIMIT :limit"
     last = f"SELECT count(*) AS count, {'max' if cursor.up else 'min'}(id) AS id FROM ({ids}) AS looked"  # noqa: S608 - constants
