@@ -140,6 +140,15 @@ BAD = [
     "/requests/?run=1%27%20OR%201=1",
     "/requests/?q=%00",
     "/requests/?class=<script>",
+    "/requests/?from=<script>",
+    "/requests/?error=%00",
+    "/requests/?cause=" + "x" * 2000,
+    "/requests/?sort=<script>",
+    "/runs/?owner=nobody",
+    "/batches/?account=7",
+    "/outputs/?state=errored",
+    "/outputs/?text=%00",
+    "/outputs/?run=x",
 ]
 
 
