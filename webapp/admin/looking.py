@@ -8,7 +8,6 @@ by an index, over so many rows and no more: a list that is filtered stops there,
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -27,8 +26,8 @@ PER_PAGE = 50
 SORTS = {"newest": "newest first", "oldest": "oldest first"}
 WINDOW = 50_000  # rows that one look through a filtered list reads before it stops and says so
 MATCHES = 500  # requests that one search for a key shows
-NEAR = 1000  # ids between two batches' that are looked through rather than jumped over
-MOST_JUMPS = 50  # ranges of ids that one look goes through
+STRETCH = 250  # ids that are gone through before the next id of the wanted batches is looked up
+MOST_JUMPS = 20
 _SUBJECT_OF_ID = re.compile(r"(\d{1,18})-")  # a custom_id begins with the subject's id
 
 # Rows are reached by the keys that a look is given, whatever the planner takes the tables for.
@@ -230,78 +229,80 @@ def _look(tx: Connection, wanted: Wanted, cursor: Cursor, limit: int) -> tuple[l
     tx.execute(_BY_KEY)
     if wanted.words is not None:
         return _by_words(tx, wanted, cursor, limit), None
-    if not wanted.in_batches:
-        everything = (cursor.start + 1, LAST) if cursor.up else (0, cursor.start - 1)
-        return _walk(tx, wanted, cursor, limit, [everything])
-    batches = _batches(tx, wanted)
-    return _walk(tx, wanted, cursor, limit, _ranges(batches, cursor), [batch.id for batch in batches])
+    batches = _batches(tx, wanted) if wanted.in_batches else None
+    found: list[int] = []
+    start, left = cursor.start, wanted.window
+    stretch = left if batches is None else STRETCH
+    for _ in range(MOST_JUMPS):
+        ids, stopped_at = _walk(tx, wanted, start, limit - len(found), min(stretch, left), batches, up=cursor.up)
+        found += ids
+        left -= stretch
+        if stopped_at is None or left <= 0:
+            return found, stopped_at
+        onward = _jump(tx, batches or [], stopped_at, up=cursor.up)
+        if onward is None:
+            return found, None
+        # Rows of these batches, but not the wanted ones: the next stretch is a longer one.
+        stretch = 4 * stretch if abs(onward - stopped_at) < STRETCH else STRETCH
+        start = onward - 1 if cursor.up else onward + 1
+    return found, start
 
 
 def _walk(
-    tx: Connection,
-    wanted: Wanted,
-    cursor: Cursor,
-    limit: int,
-    ranges: Sequence[tuple[int, int]],
-    batches: list[int] | None = None,
+    tx: Connection, wanted: Wanted, start: int, limit: int, left: int, batches: list[int] | None, *, up: bool
 ) -> tuple[list[int], int | None]:
-    """Go through ranges of ids, which follow each other in the cursor's order, over a window of rows in all.
+    """Go through the next `left` ids after `start`: those that are wanted, and the last of them all if that was all.
 
     :param batches: whose requests are wanted; None: whose does not matter.
     """
-    left = wanted.window
-    found: list[int] = []
-    order = "ASC" if cursor.up else "DESC"
+    order = "ASC" if up else "DESC"
     ids = wanted.ids(order)
     in_batches = "" if batches is None else " AND r.batch_id = ANY(:batches)"
-    statement = f"{wanted.chosen(ids)}{in_batches} ORDER BY {wanted.source}.id {order} LIMIT :limit"
-    last = f"SELECT count(*) AS count, {'max' if cursor.up else 'min'}(id) AS id FROM ({ids}) AS looked"  # noqa: S608 - constants
-    for number, (low, high) in enumerate(ranges):
-        if number == MOST_JUMPS:
-            return found, low - 1 if cursor.up else high + 1
-        binds = wanted.binds | {"low": low, "high": high, "left": left, "batches": batches}
-        seen = db.rows(tx, statement, **binds, limit=limit - len(found))
-        found += [request_id for (request_id,) in seen]
-        if len(found) == limit:
-            return found, None
-        looked = db.row(tx, last, **binds)
-        if looked.count == left:
-            return found, looked.id
-        left -= looked.count
-    return found, None
+    low, high = (start + 1, LAST) if up else (0, start - 1)
+    binds = wanted.binds | {"low": low, "high": high, "left": left, "batches": batches}
+    seen = db.rows(
+        tx,
+        f"{wanted.chosen(ids)}{in_batches} ORDER BY {wanted.source}.id {order} LIMIT :limit",
+        **binds,
+        limit=limit,
+    )
+    found = [request_id for (request_id,) in seen]
+    if len(found) == limit:
+        return found, None
+    last = f"SELECT count(*) AS count, {'max' if up else 'min'}(id) AS id FROM ({ids}) AS looked"  # noqa: S608 - constants
+    looked = db.row(tx, last, **binds)
+    return found, looked.id if looked.count == left else None
 
 
-def _ranges(batches: Sequence[Any], cursor: Cursor) -> list[tuple[int, int]]:
-    """The ids that batches hold, from a cursor on and in its order; neighbours as one range."""
-    ranges: list[tuple[int, int]] = []
-    for batch in sorted((batch for batch in batches if batch.first is not None), key=lambda batch: batch.first):
-        low = max(batch.first, cursor.start + 1) if cursor.up else batch.first
-        high = batch.last if cursor.up else min(batch.last, cursor.start - 1)
-        if low > high:
-            continue
-        if ranges and low - ranges[-1][1] <= NEAR:
-            ranges[-1] = (ranges[-1][0], max(high, ranges[-1][1]))
-        else:
-            ranges.append((low, high))
-    return ranges if cursor.up else ranges[::-1]
+def _jump(tx: Connection, batches: list[int], start: int, *, up: bool) -> int | None:
+    """The next id after `start` that any of these batches holds; None: there is none."""
+    way, order = (">", "ASC") if up else ("<", "DESC")
+    found: int | None = db.scalar(
+        tx,
+        f"""
+        SELECT {"min" if up else "max"}(next.id) FROM unnest(CAST(:batches AS bigint[])) AS b(id) CROSS JOIN LATERAL (
+            SELECT r.id FROM requests r WHERE r.batch_id = b.id AND r.id {way} :start ORDER BY r.id {order} LIMIT 1
+        ) AS next
+        """,  # noqa: S608 - likewise
+        batches=batches,
+        start=start,
+    )
+    return found
 
 
-def _batches(tx: Connection, wanted: Wanted) -> Sequence[Any]:
-    """The batches that may hold what is wanted, each with the first and last id of its requests."""
+def _batches(tx: Connection, wanted: Wanted) -> list[int]:
+    """The batches that may hold what is wanted."""
     holding = ""
     if wanted.state:  # one of our own states: the filter was checked
         holding = (
             f"AND (SELECT sum({wanted.state}) FROM tallies t WHERE t.batch_id = b.id AND t.scope = 'requests') > 0"  # noqa: S608 - likewise
         )
-    return db.rows(
+    found = db.rows(
         tx,
-        f"""
-        SELECT b.id, (SELECT min(r.id) FROM requests r WHERE r.batch_id = b.id) AS first,
-               (SELECT max(r.id) FROM requests r WHERE r.batch_id = b.id) AS last
-        FROM batches b JOIN runs run ON run.id = b.run_id WHERE {_OF_BATCHES} {holding}
-        """,  # noqa: S608 - constants
+        f"SELECT b.id FROM batches b JOIN runs run ON run.id = b.run_id WHERE {_OF_BATCHES} {holding}",  # noqa: S608 - likewise
         **wanted.of_batches,
     )
+    return [batch_id for (batch_id,) in found]
 
 
 def _by_words(tx: Connection, wanted: Wanted, cursor: Cursor, limit: int) -> list[int]:
