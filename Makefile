@@ -1,6 +1,6 @@
 # Batchdesk: everything a fresh machine needs is Python 3.11 or later, make and the package index.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench chaos lock
+.PHONY: help install demo test check bench bench-scale chaos lock
 SHELL := /bin/sh
 
 PYTHON ?= python3
@@ -46,6 +46,9 @@ check: $(VENV)/installed-dev ## Format, lint, types, layers, migration drift
 
 bench: $(VENV)/installed-dev ## Figures as JSON lines, each beside its limit
 	@$(BIN)/python -m bench
+
+bench-scale: $(VENV)/installed-dev ## What each page takes at 5 million requests, as JSON lines
+	@$(BIN)/python -m bench.scale
 
 lock: ## Pin the dependencies anew (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \

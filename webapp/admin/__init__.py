@@ -17,6 +17,7 @@ def init_app(app: Flask) -> None:
     from webapp.admin import access, errorpages, formats, frame, headers, health, live, people
     from webapp.admin.batches import BatchesPage
     from webapp.admin.home import Home
+    from webapp.admin.outputs import OutputsPage
     from webapp.admin.requests import RequestsPage
     from webapp.admin.runs import RunsPage
     from webapp.admin.strays import StraysPage
@@ -42,6 +43,7 @@ def init_app(app: Flask) -> None:
         RunsPage(name="Runs", endpoint="runs", url="/runs"),
         BatchesPage(name="Batches", endpoint="batches", url="/batches"),
         RequestsPage(name="Requests", endpoint="requests", url="/requests"),
+        OutputsPage(name="Outputs", endpoint="outputs", url="/outputs"),
         StraysPage(name="Strays", endpoint="strays", url="/strays"),
     )
     app.add_url_rule("/admin/", "admin_home", _admin_home)
