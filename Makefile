@@ -1,6 +1,6 @@
 # Batchdesk: everything a fresh machine needs is Python 3.11 or later, make and the package index.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench bench-scale chaos lock
+.PHONY: help install demo test check bench bench-scale chaos screenshots lock
 SHELL := /bin/sh
 
 PYTHON ?= python3
@@ -37,6 +37,9 @@ test: $(VENV)/installed-dev ## All tests, on real parts
 chaos: $(VENV)/installed-dev ## Kills and API faults at random, audited (SEED=n ROUNDS=n; SWEEP=1: each fault point once)
 	@PYTHONPATH=tests:. $(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
 		$(if $(filter 1,$(SWEEP)),--sweep) $(if $(ONLY),--only $(ONLY)) $(if $(HOW),--how $(HOW))
+
+screenshots: $(VENV)/installed-dev ## A picture of every page, light and dark, wide and narrow, in screenshots/ (needs chromium)
+	@SCREENSHOTS=screenshots $(BIN)/python -m pytest -q --timeout 1800 tests/browser/test_every_page.py -k axe
 
 check: $(VENV)/installed-dev ## Format, lint, types, layers, migration drift
 	$(BIN)/ruff format --check .

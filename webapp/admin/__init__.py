@@ -14,7 +14,7 @@ def init_app(app: Flask) -> None:
     """Put sign-in, the checks before each request, the error pages and all pages into the application."""
     from flask_wtf.csrf import CSRFProtect
 
-    from webapp.admin import access, errorpages, formats, frame, headers, health, live, people
+    from webapp.admin import access, charts, errorpages, formats, frame, headers, health, live, people
     from webapp.admin.batches import BatchesPage
     from webapp.admin.home import Home
     from webapp.admin.outputs import OutputsPage
@@ -35,6 +35,7 @@ def init_app(app: Flask) -> None:
     headers.init_app(app)
     errorpages.init_app(app)
     formats.init_app(app)
+    app.register_blueprint(charts.blueprint)
     app.register_blueprint(health.blueprint)
     app.register_blueprint(live.blueprint)
     frame.init_app(

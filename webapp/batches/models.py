@@ -324,6 +324,7 @@ class Tally(Base):
         CheckConstraint("scope IN ('requests', 'items')", name="scope"),
         Index(None, "run_id", "scope"),
         Index(None, "batch_id", "scope"),
+        Index(None, "at"),
     )
 
     id: Mapped[int] = big_id()
