@@ -32,7 +32,7 @@ class Asked:
         """One of some words, or None."""
         value = request.args.get(name, "")
         if value and value not in options:
-            self._leave_out(name, value, f"it is one of: {', '.join(options)}")
+            self.leave_out(name, value, f"it is one of: {', '.join(options)}")
             return None
         return self._take(name, value)
 
@@ -42,7 +42,7 @@ class Asked:
         if not value:
             return None
         if not value.isascii() or not value.isdigit() or len(value) > MOST_DIGITS:
-            self._leave_out(name, value, "it is a number")
+            self.leave_out(name, value, "it is a number")
             return None
         self.given[name] = int(value)
         return int(value)
@@ -51,7 +51,7 @@ class Asked:
         """Words to look for, or None."""
         value = request.args.get(name, "").strip()
         if "\0" in value or len(value) > LONGEST:
-            self._leave_out(name, value, f"it is text of at most {LONGEST} characters")
+            self.leave_out(name, value, f"it is text of at most {LONGEST} characters")
             return None
         return self._take(name, value)
 
@@ -66,7 +66,8 @@ class Asked:
         self.given[name] = value
         return value
 
-    def _leave_out(self, name: str, value: str, expected: str) -> None:
+    def leave_out(self, name: str, value: str, expected: str) -> None:
+        """Say that a value makes no sense, and what would."""
         self.problems.append(f"The filter {name} cannot be “{one_line(value, 60)}”: {expected}. It was left out.")
 
 
