@@ -7,9 +7,12 @@ from typing import Any
 from support.desk import DeskDriver, documents
 from support.people import make_person
 from support.sandbox import Sandbox
+from support.unknown import stranger, unknown
 
 from webapp import db, wishes
 from webapp.batches.reprocessing import Which
+from webapp.batches.states import FailureClass
+from webapp.records.escapes import storable
 
 # What somebody might write who means harm, or does not care. Each would break out of another place.
 HOSTILE = (
@@ -19,44 +22,13 @@ HOSTILE = (
     "</pre></textarea></title><h1>planted</h1>",
     "javascript:alert(1)",
     "{{ 7 * 191 }} {% raise %}",
-    b"\\u202egnitset\\u2066 \\u2028 line".decode("unicode_escape"),
-    b"control \\x01\\x07\\x1b[31m \\x7f \\x85".decode("unicode_escape"),
+    "\u202egnitset\u2066 \u2028 line",
+    "control \x01\x07\x1b[31m \x7f \x85",
     '{"json": "</script><script>alert(2)</script>"}',
     "\r\nSet-Cookie: planted=1",
     "x" * 200_000,
 )
-
-
-def fill(desk: DeskDriver, sandbox: Sandbox) -> None:
-    """Runs that ended in every way, a batch that is held, outputs that were replaced, people and what they did."""
-    sandbox.configure(nasty_share=0.4, nasty_bytes=3_000, invalid_share=0.2)
-    run_id = desk.run(documents(30))
-    sandbox.configure(nasty_share=0, invalid_share=0)
-    wishes.ask_reprocess(run_id, Which.ALL, version="1", actor="t") if desk.summary(run_id).succeeded else None
-    desk.perform_due()
-    cancelled = desk.start(documents(3))
-    wishes.ask_cancel_run(cancelled, actor="t")
-    desk.perform_due()
-    desk.start(documents(5))
-    desk.perform_due()
-    for name in ("viewer", "nobody"):
-        make_person(None if name == "nobody" else name, f"{name}-filled")
-
-
-def plant(words: str) -> None:
-    """Put words wherever a page shows text that people, files, the API or a plugin wrote."""
-    with db.transaction() as tx:
-        for table, column in TEXTS:
-            db.run(tx, f"UPDATE {table} SET {column} = :words", words=words)
-        db.run(
-            tx,
-            "UPDATE users SET email = id || :words WHERE email LIKE '%-filled%' OR email LIKE '%planted%'",
-            words=words,
-        )
-        db.run(tx, "UPDATE events SET actor = :words, target = :words, target_kind = 'person', kind = CASE "
-                   "WHEN kind = 'move' THEN kind ELSE 'note' END, address = left(:words, 100)", words=words)  # fmt: skip
-
-
+# Where pages show text that people, files, the API or a plugin wrote.
 TEXTS = (
     ("datasets", "name"),
     ("datasets", "source"),
@@ -74,9 +46,37 @@ TEXTS = (
 )
 
 
-def tables() -> list[str]:
+def fill(desk: DeskDriver, sandbox: Sandbox) -> None:
+    """A run of answers that give trouble, failed and processed again; a held batch; one that waits; people."""
+    sandbox.configure(nasty_share=0.5, nasty_bytes=3_000, invalid_share=0.3)
+    run_id = desk.run(documents(40))
+    sandbox.configure(nasty_share=0, invalid_share=0)
+    wishes.ask_resubmit(run_id, [FailureClass.FIX], actor="t")
+    wishes.ask_reprocess(run_id, Which.ALL, version="1", actor="t")
+    desk.work_until_over(run_id)
+    unknown(desk, sandbox, "drop_after")
+    stranger(sandbox)
+    wishes.ask_look(actor="t")
+    desk.perform_due()
+    desk.start(documents(3))
+    for role in ("viewer", None):
+        make_person(role, f"{role}-filled")
+
+
+def plant(words: str) -> None:
+    """Put words into all that text."""
+    stored = storable(words)
     with db.transaction() as tx:
-        return [name for (name,) in db.rows(tx, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
+        for table, column in TEXTS:
+            db.run(tx, f"UPDATE {table} SET {column} = :words", words=stored)
+        db.run(tx, "UPDATE users SET email = id || :words WHERE email NOT LIKE '%@desk.example'", words=stored[:200])
+        db.run(
+            tx,
+            "UPDATE events SET actor = left(:words, 200), target = left(:words, 200), target_kind = 'person', "
+            "address = left(:words, 100), kind = CASE kind WHEN 'move' THEN kind ELSE 'note' END",
+            words=stored,
+        )
+        db.run(tx, "UPDATE strays SET custom_id = left(:words, 64), processing_status = left(:words, 64)", words=stored)
 
 
 def contents() -> dict[str, tuple[Any, ...]]:

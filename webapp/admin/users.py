@@ -68,7 +68,7 @@ class UsersPage(Page):
 
     @expose("/add", methods=("GET", "POST"))
     def add(self) -> ResponseReturnValue:
-        if request.method == "GET":
+        if request.method != "POST":
             return self._form(None)
         role = request.form.get("role", "")
         if role not in list(RoleName):
@@ -107,7 +107,7 @@ class UsersPage(Page):
             abort(404, "There is no such role.")
         role = None if wanted == NO_ROLE else RoleName(wanted)
         sure = not _is_oneself(user_id) or role is RoleName.ADMIN or "sure" in request.form
-        if request.method == "GET" or not sure:
+        if request.method != "POST" or not sure:
             person = find(reading(), user_id)
             return self.render("desk/user_role.html", person=person, role=wanted, back=here, oneself=not sure)
 
@@ -122,7 +122,7 @@ class UsersPage(Page):
         """Ask, then do: keep a person out, give them another password, end their sessions."""
         here = url_for(".details", user_id=user_id)
         oneself = _is_oneself(user_id)
-        if request.method == "GET" or (oneself and "sure" not in request.form):
+        if request.method != "POST" or (oneself and "sure" not in request.form):
             person = find(reading(), user_id)
             question, told, button = DEEDS[what]
             return self.render(
