@@ -23,23 +23,23 @@ from webapp.errors import BatchdeskError
 PER_PAGE = 50
 EVENTS = 20
 NO_ROLE = "none"
-# What is asked about a person before it is done: the question, what it means, the button.
+# What is asked about a person before it is done: the question, what it means, the button (and that for oneself).
 DEEDS = {
     "deactivate": (
         "Deactivate {}?",
         "They are out at their next click, and cannot sign in until they are activated again. What they did stays.",
-        "Deactivate",
+        ("Deactivate", "Deactivate myself"),
     ),
     "password": (
         "Give {} a new password?",
         "One is made and shown once, for you to hand over. The old one is no good any more, and whoever is signed in "
         "with it is out. Where wrong tries have locked the name, it is unlocked.",
-        "Make a new password",
+        ("Make a new password", "Make a new password for myself"),
     ),
     "sessions": (
         "End all sessions of {}?",
         "They are out at their next click, on every device, and sign in again with the same password.",
-        "End all sessions",
+        ("End all sessions", "End all my sessions"),
     ),
 }
 
@@ -124,13 +124,13 @@ class UsersPage(Page):
         oneself = _is_oneself(user_id)
         if request.method != "POST" or (oneself and "sure" not in request.form):
             person = find(reading(), user_id)
-            question, told, button = DEEDS[what]
+            question, told, buttons = DEEDS[what]
             return self.render(
                 "desk/user_confirm.html",
                 person=person,
                 question=question.format(person.email),
                 told=told,
-                button=button,
+                button=buttons[oneself],
                 back=here,
                 oneself=oneself,
             )
