@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Barrier
 
 import pytest
@@ -241,3 +242,19 @@ def test_the_page_of_a_person_tells_what_happened(
 
     assert "The password was wrong." in page and "not signed in" in page
     assert "Role: operator; before: viewer." in page and "from 127.0.0.1" in page
+
+
+def test_the_command_line_is_the_way_back_in(app: Flask, desk: DeskDriver) -> None:
+    """As docs/dashboard.md says it, word for word."""
+    make_person("admin")
+    desk.execute("UPDATE users SET active = false")
+    page = (Path(__file__).parents[2] / "docs" / "dashboard.md").read_text()
+    commands = re.findall(r"flask --app 'webapp:create_app\(\)' (.*)", page)
+    assert len(commands) == 4
+
+    password = "a fine long one"
+    for command in commands:
+        asked = f"{password}\n{password}\n" if "create" in command or "password" in command else None
+        result = app.test_cli_runner().invoke(args=command.split(), input=asked)
+        assert result.exit_code == 0, (command, result.output)
+    Visitor(app).sign_in("ann@example.com", password).get("/users/")

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Flask, current_app, flash, g, request, session
+from flask import Flask, current_app, flash, g, has_request_context, request, session
 from flask.sessions import SecureCookieSessionInterface
 from flask_login import user_logged_out  # type: ignore[import-untyped]
 from flask_security import ChangePasswordForm, LoginForm, PasswordUtil, UserMixin, current_user, password_changed
@@ -14,6 +14,7 @@ from sqlalchemy import func
 
 from webapp.admin import tries
 from webapp.admin.people import User, sign_in_name
+from webapp.batches import whence
 from webapp.batches.books import note
 from webapp.db import db, transaction
 from webapp.errors import Refused
@@ -140,8 +141,10 @@ def _signed_out(app: Flask, user: UserMixin | None = None, **extra: Any) -> None
 
 
 def _changed_password(app: Flask, user: UserMixin, **extra: Any) -> None:
-    """Within the transaction that changes it."""
-    reason = "Changed their own password; all other sessions are over."
-    note(db.session.connection(), run_id=None, actor=user.email, reason=reason, kind="person",
-         target=(PERSON, user.email))  # fmt: skip
-    flash("Your password is changed. Whoever was signed in as you elsewhere is out.", "success")
+    """Within the transaction that changes it; `flask users change_password` does so too."""
+    by_person = has_request_context()
+    reason = "Changed their own password; all other sessions are over." if by_person else "Given a new password."
+    note(db.session.connection(), run_id=None, actor=user.email if by_person else whence.COMMAND_LINE, reason=reason,
+         kind="person", target=(PERSON, user.email))  # fmt: skip
+    if by_person:
+        flash("Your password is changed. Whoever was signed in as you elsewhere is out.", "success")
