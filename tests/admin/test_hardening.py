@@ -210,6 +210,20 @@ def test_nobody_is_remembered_beyond_the_browser(app: Flask, operator: Visitor) 
     assert not [one for one in cookies if one.startswith("session=") and "Expires" in one]
 
 
+def test_there_is_no_way_in_but_the_session(app: Flask, operator: Visitor) -> None:
+    """Flask-Security gives a token to whoever asks for one with the password; it would outlive signing out."""
+    stranger = Visitor(app)
+    headers = {"Accept": "application/json", "X-CSRFToken": stranger.token()}
+    fields = {"email": "operator@desk.example", "password": PASSWORD}
+    answer = stranger.open("/login?include_auth_token", "POST", json=fields, headers=headers)
+    assert answer.status_code == 200
+    given_token = answer.get_json()["response"]["user"]["authentication_token"]
+
+    for options in ({"headers": {"Authentication-Token": given_token}}, {"query_string": {"auth_token": given_token}}):
+        assert Visitor(app).open("/", **options).status_code == 302
+        assert Visitor(app).open("/runs/", "POST", **options).status_code in (400, 401)
+
+
 def test_over_tls_the_cookie_goes_over_tls_alone(app: Flask, visitor: Visitor) -> None:
     for base, secure in (("http://localhost", False), ("https://localhost", True)):
         cookie = visitor.open("/login", base_url=base).headers["Set-Cookie"]

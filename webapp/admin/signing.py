@@ -96,6 +96,8 @@ class Sessions(SecureCookieSessionInterface):
 def init_app(app: Flask) -> None:
     """Write what happens at signing out and after a change of password."""
     app.session_interface = Sessions()
+    # Flask-Security hands out tokens that outlive the session to whoever asks while signing in; here they open nothing.
+    app.login_manager.request_loader(lambda _: None)  # type: ignore[attr-defined]
     user_logged_out.connect(_signed_out, app)
     password_changed.connect(_changed_password, app)
 
