@@ -14,13 +14,16 @@ def init_app(app: Flask) -> None:
     """Put sign-in, the checks before each request, the error pages and all pages into the application."""
     from flask_wtf.csrf import CSRFProtect
 
-    from webapp.admin import access, charts, errorpages, formats, frame, headers, health, live, people
+    from webapp.admin import access, account, charts, errorpages, formats, frame, headers, health, live, people
+    from webapp.admin.account import AccountPage
     from webapp.admin.batches import BatchesPage
+    from webapp.admin.events import EventsPage
     from webapp.admin.home import Home
     from webapp.admin.outputs import OutputsPage
     from webapp.admin.requests import RequestsPage
     from webapp.admin.runs import RunsPage
     from webapp.admin.strays import StraysPage
+    from webapp.admin.users import UsersPage
 
     app.config.update(
         MAX_CONTENT_LENGTH=MOST_POSTED,
@@ -46,7 +49,11 @@ def init_app(app: Flask) -> None:
         RequestsPage(name="Requests", endpoint="requests", url="/requests"),
         OutputsPage(name="Outputs", endpoint="outputs", url="/outputs"),
         StraysPage(name="Strays", endpoint="strays", url="/strays"),
+        EventsPage(name="Events", endpoint="events", url="/events"),
+        UsersPage(name="Users", endpoint="users", url="/users"),
+        own := AccountPage(name="Account", endpoint="account", url="/account"),
     )
+    account.init_app(app, own)
     app.add_url_rule("/admin/", "admin_home", _admin_home)
     settings = app.extensions["batchdesk"].settings
     app.context_processor(lambda: {"sandbox": settings.sandbox})

@@ -34,7 +34,7 @@ class Asked:
         """One of some words, or None."""
         value = request.args.get(name, "")
         if value and value not in options:
-            self._leave_out(name, value, f"it is one of: {', '.join(options)}")
+            self.leave_out(name, value, f"it is one of: {', '.join(options)}")
             return None
         return self._take(name, value)
 
@@ -44,7 +44,7 @@ class Asked:
         if not value:
             return None
         if not value.isascii() or not value.isdigit() or len(value) > MOST_DIGITS:
-            self._leave_out(name, value, "it is a number")
+            self.leave_out(name, value, "it is a number")
             return None
         self.given[name] = int(value)
         return int(value)
@@ -53,7 +53,7 @@ class Asked:
         """Words to look for, or None."""
         value = request.args.get(name, "").strip()
         if "\0" in value or len(value) > LONGEST:
-            self._leave_out(name, value, f"it is text of at most {LONGEST} characters")
+            self.leave_out(name, value, f"it is text of at most {LONGEST} characters")
             return None
         return self._take(name, value)
 
@@ -75,7 +75,7 @@ class Asked:
         except ValueError:
             day = None
         if day is None or not FIRST_YEAR <= day.year <= LAST_YEAR:
-            self._leave_out(name, value, "it is a day such as 2026-11-30")
+            self.leave_out(name, value, "it is a day such as 2026-11-30")
             return None
         self.given[name] = day.date().isoformat()
         return day
@@ -91,7 +91,8 @@ class Asked:
         self.given[name] = value
         return value
 
-    def _leave_out(self, name: str, value: str, expected: str) -> None:
+    def leave_out(self, name: str, value: str, expected: str) -> None:
+        """Say that a value makes no sense, and what would."""
         self.problems.append(f"The filter {name} cannot be “{one_line(value, 60)}”: {expected}. It was left out.")
 
 

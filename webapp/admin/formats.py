@@ -11,7 +11,7 @@ from flask import Flask
 from markupsafe import Markup
 
 from webapp.db import utcnow
-from webapp.records.escapes import one_line, visible
+from webapp.records.escapes import one_line, readable
 
 CENT = Decimal("0.01")
 UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
@@ -32,7 +32,7 @@ def init_app(app: Flask) -> None:
         "money": money,
         "moment": moment,
         "size": size,
-        "visible": visible,
+        "visible": readable,
         "one_line": one_line,
         "words": words,
         "plural": plural,

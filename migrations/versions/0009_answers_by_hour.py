@@ -5,8 +5,8 @@ The old code is still running while this is applied: add before use, stop using 
 
 from alembic import op
 
-revision = "0012"
-down_revision = "0009"
+revision = "0009"
+down_revision = "0008"
 branch_labels = None
 depends_on = None
 

@@ -7,8 +7,8 @@ ledger is tallied by the database, from the moment on that the lines there are, 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0009"
-down_revision = "0006"
+revision = "0008"
+down_revision = "0007"
 branch_labels = None
 depends_on = None
 
