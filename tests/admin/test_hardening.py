@@ -38,10 +38,11 @@ NO_IDS = (
     "1%2f2",
     "",
 )
-LISTS = ("/", "/runs/", "/batches/", "/requests/", "/events/", "/users/", "/strays/", "/live", "/runs/1/",
+LISTS = ("/", "/runs/", "/batches/", "/requests/", "/outputs/", "/events/", "/users/", "/strays/", "/live", "/runs/1/",
          "/batches/1/", "/requests/1/", "/events/export.jsonl")  # fmt: skip
-FILTERS = ("q", "who", "state", "class", "task", "kind", "run", "batch", "since", "until", "older", "newer", "before",
-           "role", "stamp_run_id", "stamp_batch_id", "back", "api_id")  # fmt: skip
+FILTERS = ("q", "who", "state", "class", "task", "kind", "run", "batch", "from", "to", "older", "newer", "before",
+           "role", "account", "cause", "dataset", "error", "owner", "sort", "text",
+           "stamp_run_id", "stamp_batch_id", "back", "api_id")  # fmt: skip
 VALUES = st.one_of(
     st.text(max_size=40),
     st.integers(-(10**30), 10**30).map(str),

@@ -170,7 +170,7 @@ def test_text_that_means_harm_stays_text_on_every_page(app: Flask, admin: Visito
 
 
 HERE = ("/runs/", "/batches/", "/requests/", "/events/", "/users/")
-NAMES = ("q", "who", "state", "class", "task", "kind", "run", "batch", "since", "until", "older", "newer", "role")
+NAMES = ("q", "who", "state", "class", "task", "kind", "run", "batch", "from", "to", "older", "newer", "role")
 
 
 def test_text_that_means_harm_stays_text_in_filters(admin: Visitor, filled: None) -> None:
