@@ -50,6 +50,13 @@ BATCH_SORTS = {
 }
 
 
+# Of runs r: whether what they cost was made up. Where there is no sandbox account, no batch is looked at.
+SANDBOX = (
+    "EXISTS (SELECT 1 FROM accounts WHERE sandbox) AND EXISTS "
+    "(SELECT 1 FROM batches s JOIN accounts a ON a.id = s.account_id WHERE s.run_id = r.id AND a.sandbox)"
+)
+
+
 def runs(tx: Connection, asked: Asked) -> dict[str, Any]:
     """The list of runs, as its template shows it."""
     tasks, owners = tasks_of(tx), [one for (one,) in db.rows(tx, "SELECT DISTINCT owner FROM runs ORDER BY owner")]
@@ -83,10 +90,6 @@ def runs(tx: Connection, asked: Asked) -> dict[str, Any]:
         "bars": progress.of_runs(tx, [(run.id, run.subjects) for run in found]),
         "costs": ledger.totals_of_runs(tx, [run.id for run in found]),
     }
-
-
-# Of runs r: whether what they cost was made up.
-SANDBOX = "EXISTS (SELECT 1 FROM batches s JOIN accounts a ON a.id = s.account_id WHERE s.run_id = r.id AND a.sandbox)"
 
 
 def batches(tx: Connection, asked: Asked) -> dict[str, Any]:

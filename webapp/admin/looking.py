@@ -345,11 +345,13 @@ def count(tx: Connection, wanted: Wanted) -> int | None:
     if wanted != Wanted(state=wanted.state, **{name: getattr(wanted, name) for name in _COUNTED}):
         return None
     states = [wanted.state] if wanted.state else [state.value for state in RequestState]
-    of_batches = f"JOIN batches b ON b.id = t.batch_id JOIN runs run ON run.id = b.run_id WHERE {_OF_BATCHES} AND"
+    batches = f"JOIN batches b ON b.id = t.batch_id JOIN runs run ON run.id = b.run_id AND {_OF_BATCHES}"
     found = db.scalar(
         tx,
         f"SELECT coalesce(sum({' + '.join(f't.{state}' for state in states)}), 0) FROM tallies t "  # noqa: S608 - our own states
-        f"{of_batches if wanted.in_batches else 'WHERE'} t.scope = 'requests'",
+        f"{batches if wanted.task or wanted.since or wanted.until else ''} WHERE t.scope = 'requests' "
+        "AND (CAST(:batch AS bigint) IS NULL OR t.batch_id = :batch) "
+        "AND (CAST(:run AS bigint) IS NULL OR t.run_id = :run)",
         **wanted.of_batches,
     )
     return int(found)

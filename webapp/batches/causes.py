@@ -17,7 +17,7 @@ from webapp.batches.desk import ceiling
 from webapp.batches.models import Item, Output, Request
 
 CAUSE = 240  # characters that tell one cause from another
-MOST_READ = 8_000  # failures that are put into groups; five rows are read for each
+MOST_READ = 4_000  # failures that are put into groups; five rows are read for each
 MOST_SHOWN = 20  # groups
 
 # Nothing of what succeeds stands in them.
