@@ -17,8 +17,8 @@ from werkzeug.routing import Rule
 from webapp import db
 
 MOST = 50_000
-# What stands for the parts of an address; anything else that is called an id is 1.
-PARTS = {"part": "result", "former_id": "1", "sha256": "00" * 32, "filename": "desk.css"}
+# What stands for the parts of an address; of several words the first does, and what is called an id is 1.
+PARTS = {"sha256": "00" * 32}
 # Pages that ask before they send or process anything again count what that would concern: by reading it.
 COUNTED = {"runs.resubmit", "runs.rebuild"}
 FILTERED = [
@@ -108,7 +108,9 @@ def address(rule: Rule) -> str:
     """A page of a rule: of row 1, whatever it is a row of."""
 
     def filled(found: re.Match[str]) -> str:
-        name = found[1].rpartition(":")[2]
+        converter, _, name = found[1].rpartition(":")
+        if words := re.match(r"any\(\s*(\w+)", converter):
+            return words[1]
         assert name in PARTS or name.endswith("_id"), f"say in PARTS what stands for {name} of {rule}"
         return PARTS.get(name, "1")
 
