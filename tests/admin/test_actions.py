@@ -12,7 +12,8 @@ from support.visitor import Visitor
 
 from webapp import db
 from webapp.admin.runs import resubmittable
-from webapp.batches import runs
+from webapp.batches import resubmissions
+from webapp.batches.selecting import Meant
 from webapp.batches.states import FailureClass, RunState, move_run
 
 
@@ -126,7 +127,7 @@ def test_the_page_counts_what_the_domain_would_send(desk: DeskDriver, failed_run
     with db.transaction() as tx:
         counts = resubmittable(tx, failed_run)
         for failure in FailureClass:
-            assert counts.get(failure.value, 0) == runs.resubmittable(tx, failed_run, [failure])
+            assert counts.get(failure.value, 0) == resubmissions.count(tx, failed_run, [failure], Meant(failed_run))
     assert counts
 
 
