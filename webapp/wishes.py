@@ -90,12 +90,14 @@ def ask_reprocess_meant(meant: Meant, which: Which, *, versions: Mapping[str, st
             raise Refused(f"Run {run_id} is of task '{task}', which is not installed: nothing of it can be processed.")
         return reprocessing.reprocess_run(tx, run_id, which, version=versions[task], meant=meant, actor=actor)
 
-    return _each_run(meant, ask)
+    if which == Which.ALL and not meant.within_a_run:
+        raise Refused("All answers of a list are processed again within one run, batch or request: narrow it first.")
+    return _each_run(meant, ask, with_failures=which == Which.INVALID)
 
 
-def _each_run(meant: Meant, ask: Callable[[Connection, int], int]) -> Sent:
+def _each_run(meant: Meant, ask: Callable[[Connection, int], int], *, with_failures: bool = True) -> Sent:
     with db.transaction() as tx:
-        run_ids = selecting.runs_meant(tx, meant)
+        run_ids = selecting.runs_meant(tx, meant, with_failures=with_failures)
     if len(run_ids) > selecting.MOST_RUNS:
         raise Refused(
             f"More than {selecting.MOST_RUNS} runs have failures that may be meant: narrow the list first, by task, "

@@ -143,7 +143,6 @@ class Item(Base):
     __table_args__ = (
         UniqueConstraint("run_id", "position"),
         Index(None, "subject_id"),
-        Index("ix_items_failed", "run_id", "position", postgresql_where=text("failure_class IS NOT NULL")),
         one_of("state", RequestState),
         one_of("output_state", OutputState),
         one_of("failure_class", FailureClass),

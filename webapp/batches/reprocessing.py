@@ -17,7 +17,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from webapp import db
 from webapp.batches.books import note
-from webapp.batches.selecting import fits
+from webapp.batches.selecting import Meant, binds, fits
 from webapp.batches.steps import StepName, due
 from webapp.db import Base
 from webapp.errors import NotFound, Refused

@@ -134,6 +134,12 @@ def taken(tx: Connection, wish_id: int) -> int | None:
     return number
 
 
+def of_token(tx: Connection, token: str) -> int | None:
+    """The first wish of a click."""
+    found: int | None = db.scalar(tx, "SELECT min(id) FROM resubmissions WHERE token = :token", token=token)
+    return found
+
+
 # -- how far they have got -----------------------------------------------------------------------------------------
 
 _COLUMNS = "w.id, w.run_id, w.token, w.classes, w.counted, w.marked, w.taken_at, w.dropped, w.asked_by, w.asked_at"
@@ -146,19 +152,30 @@ def click(tx: Connection, wish_id: int, limit: int) -> list[Any]:
             tx,
             f"SELECT {_COLUMNS}, w.chosen::text AS chosen, run.task, run.state FROM resubmissions w "  # noqa: S608 - a constant
             "JOIN runs run ON run.id = w.run_id "
-            "WHERE w.token = (SELECT token FROM resubmissions WHERE id = :id) ORDER BY w.id LIMIT :limit",
+            "WHERE w.token = (SELECT token FROM resubmissions WHERE id = :id) ORDER BY w.id <> :id, w.id LIMIT :limit",
             id=wish_id,
             limit=limit,
         )
     )
 
 
-def latest(tx: Connection, run_id: int, limit: int) -> list[Any]:
-    """The latest wishes about a run."""
+def click_ids(tx: Connection, wish_id: int) -> list[int]:
+    """All wishes of the click that a wish belongs to."""
+    found = db.rows(
+        tx,
+        "SELECT id FROM resubmissions WHERE token = (SELECT token FROM resubmissions WHERE id = :id)",
+        id=wish_id,
+    )
+    return [one for (one,) in found]
+
+
+def latest(tx: Connection, run_id: int | None, limit: int) -> list[Any]:
+    """The latest wishes about a run, or about any."""
     return list(
         db.rows(
             tx,
-            f"SELECT {_COLUMNS}, w.chosen::text AS chosen FROM resubmissions w WHERE w.run_id = :run "  # noqa: S608 - a constant
+            f"SELECT {_COLUMNS}, w.chosen::text AS chosen, run.task, run.state FROM resubmissions w "  # noqa: S608 - a constant
+            f"JOIN runs run ON run.id = w.run_id WHERE {'true' if run_id is None else 'w.run_id = :run'} "
             "ORDER BY w.id DESC LIMIT :limit",
             run=run_id,
             limit=limit,

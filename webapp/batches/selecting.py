@@ -122,6 +122,11 @@ class Meant:
         """Whether all of one run is meant."""
         return set(self.given) == {"run_id"}
 
+    @property
+    def within_a_run(self) -> bool:
+        """Whether nothing of more than one run can be meant."""
+        return any(one is not None for one in (self.run_id, self.batch_id, self.request_id))
+
     def told(self) -> str:
         """The filters within a run in words, for events and pages; empty when there are none."""
         told = []
@@ -132,6 +137,15 @@ class Meant:
                 shown = f"{value:%Y-%m-%d %H:%M} UTC" if isinstance(value, datetime) else one_line(str(value), 80)
                 told.append(f"{_NAMES.get(name, name)} {shown}")
         return ", ".join(told)
+
+
+def read(chosen: str) -> Meant:
+    """What `as_json` wrote."""
+    values = json.loads(chosen)
+    for name in ("since", "until"):
+        if name in values:
+            values[name] = datetime.fromisoformat(values[name])
+    return Meant(**{one.name: values[one.name] for one in fields(Meant) if one.name in values})
 
 
 _NAMES = {
@@ -148,7 +162,7 @@ _NAMES = {
 SENDABLE = "(i.attempts > 0 OR i.state = 'stopped')"
 LATEST = "LEFT JOIN requests r ON r.item_id = i.id AND r.attempt = i.attempts"
 # The items that words lead to, each way by an index.
-_BY_WORDS = """
+BY_WORDS = """
     SELECT item_id FROM requests WHERE custom_id = :words
     UNION SELECT id FROM items WHERE subject_id = :subject
     UNION SELECT named.id FROM datasets d JOIN subjects s ON s.dataset_id = d.id AND s.key = :words
@@ -214,7 +228,7 @@ def binds(meant: Meant) -> dict[str, Any]:
 def failed(meant: Meant) -> str:
     """Items that have failed, as a query: by what narrows them best."""
     if meant.words is not None:
-        return f"SELECT * FROM items WHERE id IN ({_BY_WORDS}) AND failure_class IS NOT NULL"  # noqa: S608 - constants
+        return f"SELECT * FROM items WHERE id IN ({BY_WORDS}) AND failure_class IS NOT NULL"  # noqa: S608 - constants
     if meant.request_id is not None or meant.batch_id is not None:
         one = "sent.id = :request" if meant.request_id is not None else "sent.batch_id = :batch"
         return (
@@ -223,7 +237,7 @@ def failed(meant: Meant) -> str:
         )
     if meant.run_id is not None:
         return "SELECT * FROM items WHERE run_id = :run AND failure_class IS NOT NULL"
-    return "SELECT * FROM items WHERE failure_class IS NOT NULL ORDER BY run_id DESC, position DESC"
+    return "SELECT * FROM items WHERE failure_class IS NOT NULL ORDER BY run_id DESC, id DESC"
 
 
 def runs_meant(tx: Connection, meant: Meant, *, with_failures: bool = True) -> list[int]:
@@ -236,7 +250,7 @@ def runs_meant(tx: Connection, meant: Meant, *, with_failures: bool = True) -> l
         "batch_id": "run.id = (SELECT run_id FROM batches WHERE id = :batch)",
         "request_id": "run.id = (SELECT b.run_id FROM requests r JOIN batches b ON b.id = r.batch_id "
         "WHERE r.id = :request)",
-        "words": f"run.id IN (SELECT run_id FROM items WHERE id IN ({_BY_WORDS}))",  # noqa: S608 - constants
+        "words": f"run.id IN (SELECT run_id FROM items WHERE id IN ({BY_WORDS}))",  # noqa: S608 - constants
         "task": "run.task = :task",
     }
     where = [sql for name, sql in conditions.items() if getattr(meant, name) is not None]

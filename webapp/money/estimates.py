@@ -43,7 +43,7 @@ class Estimate:
 
 
 def means(tx: Connection, run_ids: Iterable[int]) -> dict[int, Mean]:
-    """By run, what a billed answer of it costs, else one of runs like it; runs of which nothing is known are left out."""
+    """By run, what a billed answer of it costs, else one of runs like it; runs of which nothing is known lack."""
     wanted = sorted(set(run_ids))
     found = {run_id: Mean(cost, count, own=True) for run_id, (cost, count) in _means(tx, wanted).items()}
     for run_id in wanted:

@@ -1,4 +1,4 @@
-"""Wishes to send failures again have a table, wishes to process again filters; failures have an index
+"""Wishes to send failures again have a table, wishes to process again filters
 
 The old code is still running while this is applied: add before use, stop using before dropping.
 """
@@ -6,8 +6,8 @@ The old code is still running while this is applied: add before use, stop using 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0010"
-down_revision = "0006"
+revision = "0011"
+down_revision = "0010"
 branch_labels = None
 depends_on = None
 
@@ -43,18 +43,10 @@ def upgrade() -> None:
     op.create_index(op.f("ix_resubmissions_run_id"), "resubmissions", ["run_id"], unique=False)
     op.add_column("batches", sa.Column("resubmission_id", sa.BigInteger(), nullable=True))
     op.add_column("reprocessings", sa.Column("chosen", sa.JSON(), nullable=True))
-    op.create_index(
-        "ix_items_failed",
-        "items",
-        ["run_id", "position"],
-        unique=False,
-        postgresql_where=sa.text("failure_class IS NOT NULL"),
-    )
     op.execute(WISHES)
 
 
 def downgrade() -> None:
-    op.drop_index("ix_items_failed", table_name="items", postgresql_where=sa.text("failure_class IS NOT NULL"))
     op.drop_column("reprocessings", "chosen")
     op.drop_column("batches", "resubmission_id")
     op.drop_index(op.f("ix_resubmissions_run_id"), table_name="resubmissions")
