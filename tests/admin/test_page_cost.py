@@ -18,7 +18,16 @@ from webapp import db
 
 MOST = 50_000
 # What stands for the parts of an address; anything else that is called an id is 1.
-PARTS = {"part": "result", "kind": "jsonl", "form": "jsonl", "what": "password", "verb": "pause", "former_id": "1", "sha256": "00" * 32, "filename": "desk.css"}
+PARTS = {
+    "part": "result",
+    "kind": "jsonl",
+    "form": "jsonl",
+    "what": "password",
+    "verb": "pause",
+    "former_id": "1",
+    "sha256": "00" * 32,
+    "filename": "desk.css",
+}
 # The page that asks before subjects are built anew counts what that would concern: by reading it.
 COUNTED = {"runs.rebuild"}
 FILTERED = [

@@ -75,7 +75,7 @@ def confirm(page: Page, tx: Connection, meant: Meant, *, back: str, chosen: Coll
         meant=meant,
         lines=lines,
         more=failures.more,
-        look=selecting.LOOK,
+        look=selecting.look(meant),
         runs=runs,
         by_run=failures.by_run,
         cost=estimates.likely(failures.by_run, means),

@@ -46,7 +46,7 @@ def rebuildable(tx: Connection, run_id: int, *, most: int, meant: Meant | None =
     """By class, how many subjects of a run have failed, whether or not there is something to send again.
 
     :param most: the ceiling of attempts; below it, failures of class retry in a run under way are no failures yet.
-    :param meant: which of them, counted among the first `selecting.LOOK`; None: all.
+    :param meant: which of them, counted among as many as `selecting.look` says; None: all.
     """
     subjects = _SUBJECTS if meant is None else _failures_meant(meant)
     found = db.rows(
@@ -55,7 +55,7 @@ def rebuildable(tx: Connection, run_id: int, *, most: int, meant: Meant | None =
         "WHERE failure_class IS NOT NULL GROUP BY 1",
         parent=run_id,
         most=most,
-        look=selecting.LOOK,
+        look=selecting.look(meant or Meant()),
         **selecting.binds(meant or Meant()),
     )
     counts = {FailureClass(failure): int(count) for failure, count in found}

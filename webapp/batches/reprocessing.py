@@ -56,7 +56,7 @@ class FormerOutput(Base):
     replaced_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
-LOOK = 15_000  # answers that a page counts, each a row of three tables
+LOOK = 8_000  # answers that a page counts, each with its rows in other tables
 MOST_COUNTED = 50_000
 
 

@@ -16,7 +16,8 @@ from sqlalchemy import Connection
 from webapp import db
 from webapp.records.escapes import one_line
 
-LOOK = 50_000  # failures that a count looks through before it says that there are more
+LOOK = 50_000  # rows that a count reads before it says that there are more
+TABLES = 6  # that are looked into for each failure, where there are filters
 MOST_RUNS = 500  # that one click acts on
 CAUSE = 240  # characters at the beginning of what is said of a failure: what makes it one cause
 _SUBJECT_OF_ID = re.compile(r"(\d{1,18})-")  # a custom_id begins with the subject's id
@@ -173,7 +174,7 @@ BY_WORDS = """
 class Failures(NamedTuple):
     """How many subjects that are meant have failed, by run and class.
 
-    :param more: the count stopped after `LOOK` failures; there may be more.
+    :param more: the count stopped after so many as `look` says; there may be more.
     """
 
     counts: dict[tuple[int, str], int]
@@ -201,11 +202,16 @@ def failures(tx: Connection, meant: Meant) -> Failures:
         f"SELECT i.run_id, i.failure_class, count(*) AS looked, "  # noqa: S608 - constants
         f"count(*) FILTER (WHERE {SENDABLE} AND {condition(meant)}) AS count "
         f"FROM ({failed(meant)} LIMIT :look) AS i {'' if meant.whole_run else LATEST} GROUP BY 1, 2",
-        look=LOOK,
+        look=look(meant),
         **binds(meant),
     )
     counts = {(line.run_id, line.failure_class): int(line.count) for line in found if line.count}
-    return Failures(counts, sum(line.looked for line in found) >= LOOK)
+    return Failures(counts, sum(line.looked for line in found) >= look(meant))
+
+
+def look(meant: Meant) -> int:
+    """How many failures a count goes through, so that it reads no more than `LOOK` rows."""
+    return LOOK if meant.whole_run else max(LOOK // TABLES, 1)
 
 
 def condition(meant: Meant) -> str:
