@@ -49,6 +49,8 @@ def rebuildable(tx: Connection, run_id: int, *, most: int, meant: Meant | None =
     :param meant: which of them, counted among as many as `selecting.look` says; None: all.
     """
     subjects = _SUBJECTS if meant is None else _failures_meant(meant)
+    if meant is not None:
+        tx.execute(db.BY_KEY)
     found = db.rows(
         tx,
         f"SELECT failure_class, count(*) FROM (SELECT {_CLASS} AS failure_class {subjects}) AS failed "  # noqa: S608

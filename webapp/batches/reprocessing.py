@@ -56,7 +56,7 @@ class FormerOutput(Base):
     replaced_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
-LOOK = 8_000  # answers that a page counts, each with its rows in other tables
+LOOK = 4_000  # answers that a page counts, each with its rows in other tables
 MOST_COUNTED = 50_000
 
 
@@ -157,6 +157,7 @@ class Answers(NamedTuple):
 
 def answers(tx: Connection, run_id: int, meant: Meant) -> Answers:
     """Count the answers of a run that are meant, among the first `LOOK` requests that may be."""
+    tx.execute(db.BY_KEY)
     found = db.row(
         tx,
         f"SELECT count(*) AS looked, count(o.state) FILTER (WHERE {fits(':chosen')}) AS outputs, "  # noqa: S608 - constants

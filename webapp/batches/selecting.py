@@ -197,6 +197,7 @@ class Failures(NamedTuple):
 
 def failures(tx: Connection, meant: Meant) -> Failures:
     """Count the failures, by the latest attempt of each subject, that are meant and can be sent again."""
+    tx.execute(db.BY_KEY)
     found = db.rows(
         tx,
         f"SELECT i.run_id, i.failure_class, count(*) AS looked, "  # noqa: S608 - constants
