@@ -56,7 +56,7 @@ class FormerOutput(Base):
     replaced_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
-LOOK = 4_000  # answers that a page counts, each with its rows in other tables
+LOOK = 6_000  # requests whose answers a page counts, each with its rows in other tables
 MOST_COUNTED = 50_000
 
 
@@ -186,7 +186,7 @@ def _count(tx: Connection, run_id: int, which: Which, meant: Meant) -> int:
 
 
 def _requests(meant: Meant) -> str:
-    """The answered requests of a run, by what narrows them best."""
+    """The requests of a run, by what narrows them best."""
     where = "b.run_id = :of"
     if meant.request_id is not None:
         where += " AND r.id = :request"
@@ -194,7 +194,7 @@ def _requests(meant: Meant) -> str:
         where += " AND b.id = :batch"
     return (
         "SELECT r.* FROM batches b JOIN requests r ON r.batch_id = b.id "  # noqa: S608 - constants
-        f"WHERE r.state = 'succeeded' AND {where}"
+        f"WHERE {where}"
     )
 
 
