@@ -4,17 +4,20 @@ The dashboard and the command line act through these verbs and no others; worker
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from flask import current_app
+from sqlalchemy import Connection
 
 from webapp import db
-from webapp.batches import holding, rebuilding, reprocessing, runs, strays
+from webapp.batches import holding, rebuilding, reprocessing, runs, selecting, strays
 from webapp.batches.desk import Desk
 from webapp.batches.rebuilding import Child
 from webapp.batches.reprocessing import Which
+from webapp.batches.selecting import Meant
 from webapp.batches.states import FailureClass
+from webapp.errors import Refused
 from webapp.jobs import nudge
 from webapp.settings import Settings
 
@@ -55,6 +58,65 @@ def ask_resubmit(run_id: int, classes: Sequence[FailureClass], *, actor: str) ->
     return count
 
 
+class Sent(NamedTuple):
+    """What a click on a selection came to: how many subjects of which runs, and what was refused, in sentences."""
+
+    subjects: dict[int, int]
+    refused: list[str]
+
+
+def ask_resubmit_meant(meant: Meant, classes: Sequence[FailureClass], *, actor: str, token: str) -> Sent:
+    """Send those failures again that are meant, in whatever runs they are; see `runs.resubmit_run`.
+
+    Each run has its own wish in its own transaction; may be repeated with the same token.
+
+    :raises Refused: they are in too many runs.
+    """
+    return _each_run(
+        meant,
+        lambda tx, run_id: runs.resubmit_run(tx, run_id, classes, meant=meant, token=token, actor=actor),
+    )
+
+
+def ask_reprocess_meant(meant: Meant, which: Which, *, versions: Mapping[str, str], actor: str) -> Sent:
+    """Process those answers again that are meant, in whatever runs they are; see `reprocessing.reprocess_run`.
+
+    :param versions: by task, the version that is to do it.
+    """
+
+    def ask(tx: Connection, run_id: int) -> int:
+        task = runs.task_of(tx, run_id)
+        if task not in versions:
+            raise Refused(f"Run {run_id} is of task '{task}', which is not installed: nothing of it can be processed.")
+        return reprocessing.reprocess_run(tx, run_id, which, version=versions[task], meant=meant, actor=actor)
+
+    if which == Which.ALL and not meant.within_a_run:
+        raise Refused("All answers of a list are processed again within one run, batch or request: narrow it first.")
+    return _each_run(meant, ask, with_failures=which == Which.INVALID)
+
+
+def _each_run(meant: Meant, ask: Callable[[Connection, int], int], *, with_failures: bool = True) -> Sent:
+    with db.transaction() as tx:
+        run_ids = selecting.runs_meant(tx, meant, with_failures=with_failures)
+    if len(run_ids) > selecting.MOST_RUNS:
+        raise Refused(
+            f"More than {selecting.MOST_RUNS} runs have failures that may be meant: narrow the list first, by task, "
+            "run or key."
+        )
+    sent = Sent({}, [])
+    for run_id in run_ids:
+        try:
+            with db.transaction() as tx:
+                count = ask(tx, run_id)
+        except Refused as error:
+            sent.refused.append(str(error))
+        else:
+            if count:
+                sent.subjects[run_id] = count
+    nudge()
+    return sent
+
+
 def ask_reprocess(run_id: int, which: Which, *, version: str, actor: str) -> int:
     """Process a run's answers again; see `reprocessing.reprocess_run`. How many subjects have one."""
     with db.transaction() as tx:
@@ -71,7 +133,13 @@ def ask_reprocess_request(request_id: int, *, version: str, actor: str) -> None:
 
 
 def ask_rebuild(
-    run_id: int, classes: Sequence[FailureClass] | None, settings: Mapping[str, Any], *, actor: str, token: str
+    run_id: int,
+    classes: Sequence[FailureClass] | None,
+    settings: Mapping[str, Any],
+    *,
+    actor: str,
+    token: str,
+    meant: Meant | None = None,
 ) -> Child:
     """Build subjects of a run anew, as a child run with other settings; see `rebuilding.rebuild_run`.
 
@@ -90,6 +158,7 @@ def ask_rebuild(
             most=desk.settings.max_attempts,
             owner=actor,
             token=token,
+            meant=meant,
         )
     nudge()
     return child

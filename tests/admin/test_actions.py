@@ -11,8 +11,8 @@ from support.sandbox import SandboxProcess
 from support.visitor import Visitor
 
 from webapp import db
-from webapp.admin.runs import resubmittable
-from webapp.batches import runs
+from webapp.batches import resubmissions, selecting
+from webapp.batches.selecting import Meant
 from webapp.batches.states import FailureClass, RunState, move_run
 
 
@@ -124,9 +124,9 @@ def test_resubmitting_nothing_says_so(operator: Visitor, desk: DeskDriver, faile
 
 def test_the_page_counts_what_the_domain_would_send(desk: DeskDriver, failed_run: int) -> None:
     with db.transaction() as tx:
-        counts = resubmittable(tx, failed_run)
+        counts = selecting.failures(tx, Meant(failed_run)).by_class
         for failure in FailureClass:
-            assert counts.get(failure.value, 0) == runs.resubmittable(tx, failed_run, [failure])
+            assert counts.get(failure.value, 0) == resubmissions.count(tx, failed_run, [failure], Meant(failed_run))
     assert counts
 
 

@@ -19,8 +19,8 @@ from webapp import db
 MOST = 50_000
 # What stands for the parts of an address; of several words the first does, and what is called an id is 1.
 PARTS = {"sha256": "00" * 32}
-# Pages that ask before they send or process anything again count what that would concern: by reading it.
-COUNTED = {"runs.resubmit", "runs.rebuild"}
+# The page that asks before subjects are built anew counts what that would concern: by reading it.
+COUNTED = {"runs.rebuild"}
 FILTERED = [
     "/requests/?run=1",
     "/requests/?run=2&newer=0",
@@ -38,6 +38,13 @@ FILTERED = [
     "/requests/?task=classify&from=2020-01-01&to=2090-01-01",
     "/requests/?q=doc-77",
     "/requests/?q=78-t",
+    "/requests/resubmit?run=1",
+    "/requests/resubmit?class=fix",
+    "/requests/resubmit?cause=cause+1&batch=1",
+    "/requests/reprocess?run=1&q=doc-77",
+    "/requests/reprocess?batch=1",
+    "/requests/rebuild?run=1&class=fix",
+    "/requests/export.jsonl?state=errored",
     "/outputs/?text=nothing+says+this",
     "/outputs/?text=nothing+says+this&run=2",
     "/outputs/?state=invalid",

@@ -199,8 +199,7 @@ def a_cut_stream_taken_for_the_end() -> None:
 
 def a_good_answer_is_no_reason_to_stop() -> None:
     """Resubmission takes every record below the ceiling."""
-    wanted = "(i.failure_class = ANY(:classes) OR i.attempts < :most) AND i.state <> 'pending'"
-    resubmission.WANTED = f"{wanted} AND CAST(:delay AS float) IS NOT NULL"
+    resubmission.BY_RULE = "i.attempts < :most AND i.state <> 'pending' AND CAST(:delay AS float) IS NOT NULL"
 
     def start_attempts(tx: Any, run_id: int, item_ids: Any) -> int:
         moved = db.rows(

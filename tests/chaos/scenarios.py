@@ -39,6 +39,7 @@ POSTING = (
     "WHERE b.run_id = :run AND s.outcome IS NULL AND s.armed_at IS NULL"
 )
 SENT = "SELECT 1 FROM accounts"
+FAILED = "SELECT 1 FROM items WHERE run_id = :run AND failure_class = 'fix'"
 PAUSED = "SELECT 1 FROM runs WHERE id = :run AND state = 'paused'"
 
 
@@ -66,8 +67,8 @@ SCENARIOS = (
     Scenario(
         "sent again",
         task="summarise",
-        api={"overloaded_share": 0.4, "expired_share": 0.2, "invalid_share": 0.1},
-        clicks=((SENT, "look"),),
+        api={"overloaded_share": 0.3, "expired_share": 0.2, "invalid_share": 0.2},
+        clicks=((SENT, "look"), (FAILED, "resubmit")),
     ),
     Scenario(
         "no clear answer",

@@ -83,6 +83,8 @@ def one(query: str) -> Callable[[DeskDriver], object]:
 # By the argument of a rule, the row whose page has the most to show.
 EXAMPLES: dict[str, Callable[[DeskDriver], object]] = {
     "run_id": lambda _: 1,
+    "wish_id": lambda _: 1,
+    "verb": lambda _: "cancel",
     "batch_id": lambda _: 1,
     "request_id": one(
         "SELECT r.id FROM requests r JOIN items i ON i.id = r.item_id JOIN subjects s ON s.id = i.subject_id "
@@ -102,6 +104,9 @@ MORE = (
     "/requests/?run=x&state=nonsense",
     "/requests/?q=nothing-like-it",
     "/runs/?state=cancelled",
+    "/requests/resubmit?run=1",
+    "/requests/reprocess?run=1",
+    "/requests/rebuild?run=1",
     "/no/such/page",
 )
 

@@ -21,6 +21,7 @@ def init_app(app: Flask) -> None:
     from webapp.admin.home import Home
     from webapp.admin.outputs import OutputsPage
     from webapp.admin.requests import RequestsPage
+    from webapp.admin.resending import ResubmissionsPage
     from webapp.admin.runs import RunsPage
     from webapp.admin.strays import StraysPage
     from webapp.admin.users import UsersPage
@@ -48,6 +49,7 @@ def init_app(app: Flask) -> None:
         BatchesPage(name="Batches", endpoint="batches", url="/batches"),
         RequestsPage(name="Requests", endpoint="requests", url="/requests"),
         OutputsPage(name="Outputs", endpoint="outputs", url="/outputs"),
+        ResubmissionsPage(name="Resubmissions", endpoint="resubmissions", url="/resubmissions"),
         StraysPage(name="Strays", endpoint="strays", url="/strays"),
         EventsPage(name="Events", endpoint="events", url="/events"),
         UsersPage(name="Users", endpoint="users", url="/users"),

@@ -23,6 +23,7 @@ from webapp.batches.desk import ceiling
 from webapp.batches.naming import new_token
 from webapp.batches.rebuilding import rebuildable
 from webapp.batches.reprocessing import Which, reprocessable
+from webapp.batches.selecting import Meant
 from webapp.batches.states import FailureClass
 from webapp.errors import BatchdeskError, NotFound
 from webapp.hooks import Registry, Task
@@ -60,7 +61,7 @@ class RunsAgain(Page):
             return self._reprocess(run_id, back)
         tx = reading()
         run = _run(tx, run_id)
-        counts, task = reprocessable(tx, run_id), _task(run.task)
+        counts, task = reprocessable(tx, run_id), installed(run.task)
         return self.render("desk/reprocess_run.html", run=run, counts=counts, task=task, back=back)
 
     def _reprocess(self, run_id: int, back: str) -> ResponseReturnValue:
@@ -81,40 +82,54 @@ class RunsAgain(Page):
     def rebuild(self, run_id: int) -> ResponseReturnValue:
         back, everything = back_to(url_for(".details", run_id=run_id)), bool(request.values.get("all"))
         if request.method == "POST":
-            return self._rebuild(run_id, back, everything)
-        tx = reading()
-        run = _run(tx, run_id)
-        task = _task(run.task)
-        counts = {} if everything else rebuildable(tx, run_id, most=ceiling())
-        return self.render(
-            "desk/rebuild_run.html",
-            run=run,
-            everything=everything,
-            counts=counts,
-            chosen=PRESELECTED & set(counts) or set(counts),
-            class_words=REBUILD_WORDS,
-            children=children(tx, run_id),
-            task=task,
-            settings=_settings(task, run.settings) if task else [],
-            token=new_token(),
-            back=back,
-        )
+            return rebuild(run_id, back, everything=everything)
+        return rebuild_form(self, reading(), run_id, back, everything=everything)
 
-    def _rebuild(self, run_id: int, back: str, everything: bool) -> ResponseReturnValue:
-        classes = [one for one in FailureClass if one.value in request.form.getlist("class")]
-        if not everything and not classes:
-            return act(back, lambda: "No class was ticked: nothing was rebuilt.")
-        token = request.form.get("token", "")
-        if not _TOKEN.fullmatch(token):
-            abort(400, "This form is not complete. Open a fresh page and do it again.")
-        try:
-            wanted = _wanted_settings(reading(), run_id)
-            child = wishes.ask_rebuild(run_id, None if everything else classes, wanted, actor=actor(), token=token)
-        except BatchdeskError as error:
-            flash(str(error), "error")
-            return redirect(back, 303)
-        flash(f"Run {child.run_id} builds {plural(child.subjects, 'subject')} of run {run_id} anew.", "success")
-        return redirect(url_for(".details", run_id=child.run_id), 303)
+
+def rebuild_form(
+    page: Page, tx: Connection, run_id: int, back: str, *, everything: bool = False, meant: Meant | None = None
+) -> str:
+    """The page that asks before subjects of a run are built anew.
+
+    :param everything: all subjects, those that succeeded too.
+    :param meant: which of its failures; None: all.
+    """
+    run = _run(tx, run_id)
+    task = installed(run.task)
+    counts = {} if everything else rebuildable(tx, run_id, most=ceiling(), meant=meant)
+    return page.render(
+        "desk/rebuild_run.html",
+        run=run,
+        everything=everything,
+        meant=meant or Meant(run_id=run_id),
+        counts=counts,
+        chosen=PRESELECTED & set(counts) or set(counts),
+        class_words=REBUILD_WORDS,
+        children=children(tx, run_id),
+        task=task,
+        settings=_settings(task, run.settings) if task else [],
+        token=new_token(),
+        back=back,
+    )
+
+
+def rebuild(run_id: int, back: str, *, everything: bool = False, meant: Meant | None = None) -> ResponseReturnValue:
+    """Do what `rebuild_form` has asked about."""
+    classes = [one for one in FailureClass if one.value in request.form.getlist("class")]
+    if not everything and not classes:
+        return act(back, lambda: "No class was ticked: nothing was rebuilt.")
+    token = request.form.get("token", "")
+    if not _TOKEN.fullmatch(token):
+        abort(400, "This form is not complete. Open a fresh page and do it again.")
+    try:
+        wanted = _wanted_settings(reading(), run_id)
+        asked = None if everything else classes
+        child = wishes.ask_rebuild(run_id, asked, wanted, actor=actor(), token=token, meant=meant)
+    except BatchdeskError as error:
+        flash(str(error), "error")
+        return redirect(back, 303)
+    flash(f"Run {child.run_id} builds {plural(child.subjects, 'subject')} of run {run_id} anew.", "success")
+    return redirect(url_for("runs.details", run_id=child.run_id), 303)
 
 
 class RequestsAgain(Page):
@@ -140,7 +155,7 @@ class RequestsAgain(Page):
         )
         if row is None:
             abort(404, f"There is no request {request_id}.")
-        return self.render("desk/reprocess_request.html", row=row, task=_task(row.task), back=back)
+        return self.render("desk/reprocess_request.html", row=row, task=installed(row.task), back=back)
 
 
 def children(tx: Connection, run_id: int) -> list[Any]:
@@ -171,7 +186,7 @@ def _registry() -> Registry:
     return registry
 
 
-def _task(name: str) -> Task[Any] | None:
+def installed(name: str) -> Task[Any] | None:
     """The installed task, if it is there."""
     try:
         return _registry().task(name)

@@ -5,7 +5,7 @@ nothing else calls it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from flask import abort, current_app, request, url_for
 from flask.typing import ResponseReturnValue
@@ -15,9 +15,11 @@ from webapp import db, wishes
 from webapp.admin import history, lists, progress
 from webapp.admin.access import actor, acts
 from webapp.admin.filters import Asked
-from webapp.admin.frame import Page, act, back_to, expose, reading
+from webapp.admin.frame import act, back_to, expose, reading
+from webapp.admin.many import Deed, Many
 from webapp.admin.payloads import laid_out
-from webapp.admin.runs import AGAIN_WORDS, CLASS_WORDS, sums
+from webapp.admin.resending import AGAIN_WORDS, CLASS_WORDS
+from webapp.admin.runs import sums
 from webapp.batches import causes, holding
 from webapp.batches.states import BatchState
 from webapp.money.ledger import totals_of_batches
@@ -27,8 +29,22 @@ POLLED = ("in_progress", "canceling", "ingesting")
 CANCELLED = ("planned", "submitting", "submit_unknown", "in_progress")
 
 
-class BatchesPage(Page):
+class BatchesPage(Many):
     """Batches, newest first."""
+
+    noun = ("batch", "batches")
+    deeds: ClassVar = {
+        "cancel": Deed(
+            lambda batch_id: wishes.ask_cancel_batch(batch_id, actor=actor()),
+            frozenset(CANCELLED),
+            "What is unsent is never sent. What is at the API is cancelled there; what it has worked on already is "
+            "billed, comes in, and is kept. Those not proved to be ours wait for their proof. Their runs go on.",
+            "being cancelled. What is paid for comes in and is kept.",
+        )
+    }
+
+    def listed(self, tx: Connection, asked: Asked, limit: int) -> list[Any]:
+        return list(lists.batches(tx, asked, size=limit)["found"].rows)
 
     @expose("/")
     def index(self) -> ResponseReturnValue:

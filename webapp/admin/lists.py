@@ -57,8 +57,11 @@ SANDBOX = (
 )
 
 
-def runs(tx: Connection, asked: Asked) -> dict[str, Any]:
-    """The list of runs, as its template shows it."""
+def runs(tx: Connection, asked: Asked, *, size: int = PER_PAGE) -> dict[str, Any]:
+    """The list of runs, as its template shows it.
+
+    :param size: rows of the page.
+    """
     tasks, owners = tasks_of(tx), [one for (one,) in db.rows(tx, "SELECT DISTINCT owner FROM runs ORDER BY owner")]
     since, until = asked.days()
     binds = {
@@ -81,7 +84,9 @@ def runs(tx: Connection, asked: Asked) -> dict[str, Any]:
         r.id, r.task, r.task_version, r.subjects, r.state, r.state_since, r.reason, r.owner, r.created_at,
         d.name AS dataset, {SANDBOX} AS sandbox
     """
-    shown = _page(tx, asked, RUN_SORTS, "runs", "r", columns, "JOIN datasets d ON d.id = r.dataset_id", where, binds)
+    shown = _page(
+        tx, asked, RUN_SORTS, "runs", "r", columns, "JOIN datasets d ON d.id = r.dataset_id", where, binds, size
+    )
     found = shown["found"].rows
     return shown | {
         "states": list(RunState),
@@ -92,8 +97,8 @@ def runs(tx: Connection, asked: Asked) -> dict[str, Any]:
     }
 
 
-def batches(tx: Connection, asked: Asked) -> dict[str, Any]:
-    """The list of batches, as its template shows it."""
+def batches(tx: Connection, asked: Asked, *, size: int = PER_PAGE) -> dict[str, Any]:
+    """The list of batches, as its template shows it; see `runs`."""
     tasks = tasks_of(tx)
     accounts = {
         str(one.id): f"#{one.id} " + ("sandbox" if one.sandbox else one.organization_id or one.base_url)
@@ -121,7 +126,7 @@ def batches(tx: Connection, asked: Asked) -> dict[str, Any]:
     columns = """
         b.id, b.run_id, b.ordinal, b.total, b.state, b.state_since, b.reason, b.api_id, b.created_at, r.task
     """
-    shown = _page(tx, asked, BATCH_SORTS, "batches", "b", columns, "JOIN runs r ON r.id = b.run_id", where, binds)
+    shown = _page(tx, asked, BATCH_SORTS, "batches", "b", columns, "JOIN runs r ON r.id = b.run_id", where, binds, size)
     found = shown["found"].rows
     return shown | {
         "states": list(BatchState),
@@ -146,6 +151,7 @@ def _page(
     joins: str,
     where: str,
     binds: dict[str, Any],
+    size: int,
 ) -> dict[str, Any]:
     """A page of a table in the order that is asked for, with its cursor and the count of all that fits."""
     chosen = asked.choice("sort", list(sorts)) or "newest"
@@ -160,13 +166,13 @@ def _page(
             tx,
             f"SELECT {columns} {source} AND {place} ORDER BY {order} LIMIT :limit",
             start=at.start,
-            limit=PER_PAGE + 1,
+            limit=size + 1,
             **binds,
         )
         return Found(list(rows))
 
     return {
-        "found": page_of(fetch, cursor, PER_PAGE),
+        "found": page_of(fetch, cursor, size),
         "asked": asked,
         "cursor": cursor,
         "count": db.scalar(tx, f"SELECT count(*) {source}", **binds),

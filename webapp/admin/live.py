@@ -26,6 +26,9 @@ def live() -> Response:
     batches = progress.of_batches(tx, _totals(tx, "SELECT id, total FROM batches WHERE id = ANY(:ids)", "batch"))
     bars = {f"run-{run_id}": draw(bar) for run_id, bar in runs.items()}
     bars |= {f"batch-{batch_id}": draw(bar) for batch_id, bar in batches.items()}
+    wishes = _ids("resubmission")
+    bars |= {f"resubmission-{wish}": draw(bar) for wish, bar in progress.of_resubmissions(tx, wishes).items()}
+    bars |= {f"click-{wish}": draw(progress.of_click(tx, wish)) for wish in _ids("click")[:1]}
     return jsonify(bars=bars, stamp=_stamp(tx))
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from webapp import db
 from webapp.admin.formats import words
+from webapp.batches import resubmissions
 from webapp.batches.queries import Counts, batch_counts, run_counts
 
 WIDTH = 1000.0  # of the drawing, in its own units
@@ -93,6 +94,20 @@ def of_runs(tx: Connection, runs: Sequence[tuple[int, int]]) -> dict[int, Progre
     """Progress of runs, given as (id, subjects)."""
     counts = run_counts(tx, [run_id for run_id, _ in runs]) if runs else {}
     return {run_id: _progress(total, counts.get(run_id, Counts()), "subjects") for run_id, total in runs}
+
+
+def of_resubmissions(tx: Connection, wish_ids: Sequence[int]) -> dict[int, Progress]:
+    """What became of the attempts that wishes have made."""
+    found = resubmissions.progress(tx, wish_ids) if wish_ids else {}
+    return {wish_id: _progress(total, counts, "new attempts") for wish_id, (total, counts) in found.items()}
+
+
+def of_click(tx: Connection, wish_id: int) -> Progress:
+    """The same for all wishes of the click that one belongs to, together."""
+    found = resubmissions.progress(tx, resubmissions.click_ids(tx, wish_id)).values()
+    names = ("succeeded", *FAILURES)
+    sums = {name: sum(getattr(counts, name) for _, counts in found) for name in names}
+    return _progress(sum(total for total, _ in found), Counts(**sums), "new attempts")
 
 
 def of_batches(tx: Connection, batches: Sequence[tuple[int, int]]) -> dict[int, Progress]:

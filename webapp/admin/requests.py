@@ -17,6 +17,7 @@ from webapp.admin.frame import expose, reading
 from webapp.admin.headers import DOWNLOAD
 from webapp.admin.looking import Wanted, count, listed
 from webapp.admin.payloads import MOST_SHOWN, Payload, download, laid_out, plain
+from webapp.admin.selected import Selected
 from webapp.batches.completion import GOES_AGAIN
 from webapp.batches.desk import ceiling
 from webapp.batches.encoding import join_line, mark_pattern, with_images
@@ -37,7 +38,7 @@ STORED = {
 }
 
 
-class RequestsPage(RequestsAgain):
+class RequestsPage(RequestsAgain, Selected):
     """Requests, newest first."""
 
     @expose("/")

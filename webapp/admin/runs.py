@@ -5,40 +5,58 @@ the pages of batches share its sums and its words for failure classes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from flask import abort, request, url_for
+from flask import Response, abort, request, url_for
 from flask.typing import ResponseReturnValue
 from sqlalchemy import Connection
 
 from webapp import db, wishes
-from webapp.admin import history, lists, progress
+from webapp.admin import exporting, history, lists, progress, resending
 from webapp.admin.access import actor, acts
 from webapp.admin.again import RunsAgain, children
 from webapp.admin.filters import Asked
-from webapp.admin.formats import plural
 from webapp.admin.frame import act, back_to, expose, reading
+from webapp.admin.many import Deed, Many
 from webapp.admin.payloads import laid_out
-from webapp.batches import causes
-from webapp.batches.states import FailureClass
+from webapp.batches import causes, resubmissions
+from webapp.batches.queries import outputs_in_parts
+from webapp.batches.selecting import Meant
+from webapp.batches.states import FailureClass, RunState
 from webapp.money.ledger import run_totals
 
 BATCHES_SHOWN = 50
-
-# What a class of failures means for those who think about sending them again.
-CLASS_WORDS = {
-    FailureClass.RETRY: "The API was busy, slow or out of time. Sending again usually helps.",
-    FailureClass.OUTPUT: "An answer came, but is no use. Another answer may be.",
-    FailureClass.ACCOUNT: "The key, a permission or the credit was at fault. Mend that first.",
-    FailureClass.STOPPED: "Cancelled, or never sent.",
-    FailureClass.FIX: "The request itself is at fault: the same request will fail the same way.",
-}
-AGAIN_WORDS = {"retrying": "Not failed yet: these go out again by themselves."}
-PRESELECTED = frozenset({FailureClass.RETRY, FailureClass.OUTPUT, FailureClass.ACCOUNT, FailureClass.STOPPED})
+RESUBMISSIONS_SHOWN = 5
 
 
-class RunsPage(RunsAgain):
+class RunsPage(RunsAgain, Many):
     """Runs, newest first."""
+
+    noun = ("run", "runs")
+    deeds: ClassVar = {
+        "pause": Deed(
+            lambda run_id: wishes.ask_pause(run_id, actor=actor()),
+            frozenset({RunState.PLANNING, RunState.RUNNING}),
+            "Nothing more of them is sent until they are resumed. What is at the API goes on, comes in and is billed.",
+            "paused: nothing more is sent until resumed.",
+        ),
+        "resume": Deed(
+            lambda run_id: wishes.ask_resume(run_id, actor=actor()),
+            frozenset({RunState.PAUSED}),
+            "What waits is sent and paid for. If the reason of a pause is not mended, it pauses again.",
+            "resumed.",
+        ),
+        "cancel": Deed(
+            lambda run_id: wishes.ask_cancel_run(run_id, actor=actor()),
+            frozenset({RunState.PLANNING, RunState.RUNNING, RunState.PAUSED}),
+            "What is unsent is never sent. What is at the API is cancelled there; what it has worked on already is "
+            "billed, comes in, and is kept. Batches not proved to be ours wait for their proof.",
+            "being cancelled. What is paid for comes in and is kept.",
+        ),
+    }
+
+    def listed(self, tx: Connection, asked: Asked, limit: int) -> list[Any]:
+        return list(lists.runs(tx, asked, size=limit)["found"].rows)
 
     @expose("/")
     def index(self) -> ResponseReturnValue:
@@ -50,6 +68,7 @@ class RunsPage(RunsAgain):
         run = find(tx, run_id)
         bar = progress.of_runs(tx, [(run_id, run.subjects)])[run_id]
         batches = _batches(tx, run_id)
+        sent = resubmissions.latest(tx, run_id, RESUBMISSIONS_SHOWN)
         return self.render(
             "desk/run.html",
             run=run,
@@ -62,7 +81,9 @@ class RunsPage(RunsAgain):
             sums=sums(tx, "run_id", run_id),
             money=run_totals(tx, run_id),
             failures=causes.of_run(tx, run_id) if bar.resubmittable else causes.NONE,
-            class_words=CLASS_WORDS | AGAIN_WORDS,
+            class_words=resending.CLASS_WORDS | resending.AGAIN_WORDS,
+            resubmissions=sent,
+            resubmission_bars=progress.of_resubmissions(tx, [wish.id for wish in sent]),
             children=children(tx, run_id),
             settings=laid_out(run.settings),
             history=history.of(tx, "run_id", run_id, asked.row_id("before")),
@@ -117,29 +138,20 @@ class RunsPage(RunsAgain):
     @acts
     def resubmit(self, run_id: int) -> ResponseReturnValue:
         back = back_to(url_for(".details", run_id=run_id))
+        meant = Meant(run_id=run_id)
         if request.method == "POST":
-            return self._resubmit(run_id, back)
+            return resending.send(meant, back, stay=True)
         tx = reading()
-        run, counts = find(tx, run_id), resubmittable(tx, run_id)
+        find(tx, run_id)
         wanted = {one for one in request.args.getlist("class") if one in list(FailureClass)}
-        chosen = wanted or {one.value for one in PRESELECTED}
-        return self.render(
-            "desk/resubmit_run.html", run=run, counts=counts, chosen=chosen, class_words=CLASS_WORDS, back=back
-        )
+        chosen = wanted or {one.value for one in resending.PRESELECTED}
+        return resending.confirm(self, tx, meant, back=back, chosen=chosen)
 
-    def _resubmit(self, run_id: int, back: str) -> ResponseReturnValue:
-        classes = [one for one in FailureClass if one.value in request.form.getlist("class")]
-        if not classes:
-            return act(back, lambda: "No class was ticked: nothing was sent again.")
-
-        def deed() -> str:
-            count = wishes.ask_resubmit(run_id, classes, actor=actor())
-            if not count:
-                return "Nothing was sent again: no failure of these classes is left."
-            verb = "goes" if count == 1 else "go"
-            return f"{plural(count, 'failure')} of run {run_id} {verb} out again as new attempts."
-
-        return act(back, deed)
+    @expose("/<row:run_id>/export.<any(jsonl, csv):kind>")
+    def export(self, run_id: int, kind: str) -> Response:
+        """What `batchdesk export` writes: each subject once, in input order."""
+        find(reading(), run_id)
+        return exporting.subjects(lambda part: outputs_in_parts(part, run_id), kind, f"batchdesk-run-{run_id}")
 
 
 def find(tx: Connection, run_id: int) -> Any:
@@ -148,7 +160,7 @@ def find(tx: Connection, run_id: int) -> Any:
         tx,
         f"""
         SELECT r.id, r.task, r.task_version, r.settings::text AS settings, r.subjects, r.state, r.state_since,
-               r.reason, r.owner, r.created_at, r.pause_wanted_at, r.cancel_wanted_at, r.resubmit_wanted,
+               r.reason, r.owner, r.created_at, r.pause_wanted_at, r.cancel_wanted_at,
                r.parent_run_id,
                d.id AS dataset_id, d.name AS dataset, d.source,
                (SELECT extract(epoch FROM s.due_at - now()) FROM steps s
@@ -215,18 +227,6 @@ def sums(tx: Connection, column: str, row_id: int) -> Sums:
         id=row_id,
     )
     return Sums(*(int(value) for value in found))
-
-
-def resubmittable(tx: Connection, run_id: int) -> dict[str, int]:
-    """By failure class, how many subjects of a run can be sent again; see `webapp.batches.runs.resubmittable`."""
-    found = db.rows(
-        tx,
-        "SELECT i.failure_class, count(*) AS count FROM items i WHERE i.run_id = :run "
-        "AND i.failure_class IS NOT NULL AND EXISTS (SELECT 1 FROM item_params p WHERE p.item_id = i.id) GROUP BY 1",
-        run=run_id,
-    )
-    counts = {line.failure_class: int(line.count) for line in found}
-    return {one.value: counts[one.value] for one in CLASS_WORDS if one.value in counts}
 
 
 def _standing(tx: Connection, run_id: int) -> Any:

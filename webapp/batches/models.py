@@ -129,7 +129,7 @@ class Run(Base):
     reason: Mapped[str | None]
     pause_wanted_at: Mapped[datetime | None] = moment()
     cancel_wanted_at: Mapped[datetime | None] = moment()
-    # Failure classes that a person asked to send again; the resubmit step takes the wish and clears it.
+    # Not used any more: wishes are in `webapp.batches.resubmissions`.
     resubmit_wanted: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
     owner: Mapped[str]
     created_at: Mapped[datetime] = moment(now=True)
@@ -217,6 +217,7 @@ class Batch(Base):
     incomplete_since: Mapped[datetime | None] = moment()
     # Answers that the API counts and has given no line for: paid already, so never sent again by rule.
     owed: Mapped[int] = mapped_column(Integer, server_default="0")
+    resubmission_id: Mapped[int | None]  # the wish of a person whose attempts it holds, and no others
     created_at: Mapped[datetime] = moment(now=True)
     run: Mapped[Run] = relationship()
 

@@ -4,7 +4,8 @@ Counts of many rows come from tallies; the summary of one run comes from its row
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -19,6 +20,8 @@ from webapp.batches.states import OPEN_BATCH_STATES, RunState
 from webapp.errors import NotFound
 from webapp.money import ledger
 from webapp.records.exporting import OutputRow
+
+Reading = Callable[[], AbstractContextManager[Connection]]  # opens a short transaction to read in
 
 EXPORT_PAGE = 1000
 EXPORT_BYTES = 8_000_000  # of answers held at once; a longer one comes alone
@@ -296,17 +299,35 @@ def outputs(tx: Connection, run_id: int) -> Iterator[OutputRow]:
 
     Best in a transaction that is opened `by_key`.
     """
-    run = db.row(
-        tx,
-        f"SELECT r.dataset_id, r.revision, r.state, {selections.SELECTED} AS selected FROM runs r WHERE r.id = :id",  # noqa: S608 - a constant
-        id=run_id,
-    )
+    return outputs_in_parts(lambda: nullcontext(tx), run_id)
+
+
+def outputs_in_parts(reading: Reading, run_id: int) -> Iterator[OutputRow]:
+    """`outputs`, each part of them read in a transaction of its own; none is open while they are taken."""
+    with reading() as tx:
+        run = db.row(
+            tx,
+            f"SELECT r.dataset_id, r.revision, r.state, {selections.SELECTED} AS selected FROM runs r WHERE r.id = :id",  # noqa: S608 - a constant
+            id=run_id,
+        )
     after = -1
     while run is not None:
-        subjects, position = selections.after(selected=run.selected)
-        page = db.rows(
-            tx,
-            f"""
+        with reading() as tx:
+            page = _output_page(tx, run_id, run, after)
+        for part in by_bytes(page):
+            with reading() as tx:
+                rows = list(_output_rows(tx, part, "stopped" if run.state == RunState.CANCELLED else "pending"))
+            yield from rows
+        if len(page) < EXPORT_PAGE:
+            return
+        after = page[-1].position
+
+
+def _output_page(tx: Connection, run_id: int, run: Any, after: int) -> Sequence[Any]:
+    subjects, position = selections.after(selected=run.selected)
+    return db.rows(
+        tx,
+        f"""
             WITH page AS MATERIALIZED (
                 SELECT {position} AS position, s.key {subjects} ORDER BY {position} LIMIT :page
             )
@@ -322,20 +343,15 @@ def outputs(tx: Connection, run_id: int) -> Iterator[OutputRow]:
             ) AS o ON i.output_state = 'ok'
             ORDER BY page.position
             """,  # noqa: S608 - constants
-            dataset=run.dataset_id,
-            revision=run.revision,
-            run=run_id,
-            after=after,
-            page=EXPORT_PAGE,
-        )
-        for part in _by_bytes(page):
-            yield from _output_rows(tx, part, "stopped" if run.state == RunState.CANCELLED else "pending")
-        if len(page) < EXPORT_PAGE:
-            return
-        after = page[-1].position
+        dataset=run.dataset_id,
+        revision=run.revision,
+        run=run_id,
+        after=after,
+        page=EXPORT_PAGE,
+    )
 
 
-def _by_bytes(page: Sequence[Any]) -> Iterator[list[Any]]:
+def by_bytes(page: Sequence[Any]) -> Iterator[list[Any]]:
     """A page in parts whose answers together are no longer than `EXPORT_BYTES`."""
     part: list[Any] = []
     size = 0

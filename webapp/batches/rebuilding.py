@@ -11,8 +11,10 @@ from pydantic import BaseModel
 from sqlalchemy import Connection
 
 from webapp import db
+from webapp.batches import selecting
 from webapp.batches.books import note
 from webapp.batches.completion import GOES_AGAIN
+from webapp.batches.selecting import Meant
 from webapp.batches.selections import OF_RUN
 from webapp.batches.states import FailureClass, RunState
 from webapp.batches.steps import StepName, due
@@ -33,26 +35,40 @@ class Child(NamedTuple):
 _SUBJECTS = f"""
     FROM runs run JOIN subjects s ON {OF_RUN}
     LEFT JOIN items i ON i.run_id = run.id AND i.position = s.position
+    LEFT JOIN requests r ON r.item_id = i.id AND r.attempt = i.attempts
     WHERE run.id = :parent
 """
 # What goes again by itself is no failure yet.
 _CLASS = f"CASE WHEN i.id IS NULL THEN 'stopped' WHEN {GOES_AGAIN} IS NOT TRUE THEN i.failure_class END"
 
 
-def rebuildable(tx: Connection, run_id: int, *, most: int) -> Mapping[FailureClass, int]:
+def rebuildable(tx: Connection, run_id: int, *, most: int, meant: Meant | None = None) -> Mapping[FailureClass, int]:
     """By class, how many subjects of a run have failed, whether or not there is something to send again.
 
     :param most: the ceiling of attempts; below it, failures of class retry in a run under way are no failures yet.
+    :param meant: which of them, counted among as many as `selecting.look` says; None: all.
     """
+    subjects = _SUBJECTS if meant is None else _failures_meant(meant)
+    if meant is not None:
+        tx.execute(db.BY_KEY)
     found = db.rows(
         tx,
-        f"SELECT failure_class, count(*) FROM (SELECT {_CLASS} AS failure_class {_SUBJECTS}) AS failed "  # noqa: S608
+        f"SELECT failure_class, count(*) FROM (SELECT {_CLASS} AS failure_class {subjects}) AS failed "  # noqa: S608
         "WHERE failure_class IS NOT NULL GROUP BY 1",
         parent=run_id,
         most=most,
+        look=selecting.look(meant or Meant()),
+        **selecting.binds(meant or Meant()),
     )
     counts = {FailureClass(failure): int(count) for failure, count in found}
     return {failure: counts[failure] for failure in FailureClass if failure in counts}
+
+
+def _failures_meant(meant: Meant) -> str:
+    return (
+        f"FROM ({selecting.failed(meant)} LIMIT :look) AS i JOIN runs run ON run.id = i.run_id {selecting.LATEST} "
+        f"WHERE i.run_id = :parent AND {selecting.condition(meant)}"
+    )
 
 
 def rebuild_run(
@@ -65,12 +81,14 @@ def rebuild_run(
     most: int,
     owner: str,
     token: str,
+    meant: Meant | None = None,
 ) -> Child:
     """Make a child run over failures of a run; its planning is due. May be repeated: one child for each token.
 
     :param classes: of the failures; None: all subjects of the run, those that succeeded too.
     :param most: the ceiling of attempts, as for `rebuildable`.
     :param token: of `naming.new_token`, drawn before the first try.
+    :param meant: which of the failures; None: all.
     :raises Refused: the run is not so far, or no subject is left to rebuild.
     """
     parent = db.row(tx, "SELECT id, state, planned_at FROM runs WHERE id = :id FOR UPDATE", id=run_id)
@@ -85,20 +103,23 @@ def rebuild_run(
     if classes is None and not over:
         raise Refused(f"Run {run_id} is {parent.state}: cancel it, or wait for its end, before all of it is rebuilt.")
     child_id = _insert(tx, run_id, task, settings, owner, token)
+    fit = "true" if meant is None else selecting.condition(meant)
     count = db.run(
         tx,
         "INSERT INTO selections (run_id, position, subject_id) "
-        f"SELECT :child, s.position, s.id {_SUBJECTS} AND (:all OR {_CLASS} = ANY(:classes))",
+        f"SELECT :child, s.position, s.id {_SUBJECTS} AND (:all OR {_CLASS} = ANY(:classes)) AND {fit}",
         child=child_id,
         parent=run_id,
         all=classes is None,
         classes=[failure.value for failure in classes or ()],
         most=most,
+        **selecting.binds(meant or Meant()),
     )
     if not count:
         raise Refused(f"Nothing was rebuilt: run {run_id} has no subject that failed so.")
     db.run(tx, "UPDATE runs SET subjects = :count WHERE id = :id", count=count, id=child_id)
     what = "all" if classes is None else ", ".join(failure.value for failure in classes)
+    what += f"; {meant.told()}" if meant is not None and meant.told() else ""
     note(tx, run_id=run_id, actor=owner, reason=f"{count:,} subjects ({what}) are built anew by run {child_id}.",
          kind="wish")  # fmt: skip
     note(tx, run_id=child_id, actor=owner, reason=f"Run of {task.name} started over {count:,} subjects ({what}) of "

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import JSON, CheckConstraint, Connection, ForeignKey, Identity, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from webapp import db
 from webapp.batches.books import note
+from webapp.batches.selecting import Meant, binds, fits
 from webapp.batches.steps import StepName, due
 from webapp.db import Base
 from webapp.errors import NotFound, Refused
@@ -31,6 +32,7 @@ class Reprocessing(Base):
     id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
     run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"), index=True)
     request_id: Mapped[int | None]  # NULL: all answers of the run
+    chosen: Mapped[Any | None] = mapped_column(JSON)  # of `selecting.Meant`; NULL: the same
     invalid_only: Mapped[bool]
     task_version: Mapped[str]
     refused: Mapped[str | None]  # why nothing (more) is done about it
@@ -54,6 +56,10 @@ class FormerOutput(Base):
     replaced_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+LOOK = 6_000  # requests whose answers a page counts, each with its rows in other tables
+MOST_COUNTED = 50_000
+
+
 class Which(StrEnum):
     """Which answers of a run are processed again."""
 
@@ -61,20 +67,27 @@ class Which(StrEnum):
     INVALID = "invalid"
 
 
-# Of outputs o of requests r: some wish of the run, no later than `:again`, is newer than what the output answers.
-ASKED_AGAIN = """
-    EXISTS (SELECT 1 FROM reprocessings w WHERE w.run_id = :run AND w.refused IS NULL AND w.id <= :again
-            AND w.id > coalesce(o.reprocessing_id, 0) AND (w.request_id IS NULL OR w.request_id = r.id)
-            AND (o.state = 'invalid' OR NOT w.invalid_only))
-"""
+# Of outputs o of requests r: a wish w is about them, and newer than what the output answers.
+_MEANT = f"""
+    w.id > coalesce(o.reprocessing_id, 0) AND (w.request_id IS NULL OR w.request_id = r.id)
+    AND (o.state = 'invalid' OR NOT w.invalid_only) AND (w.chosen IS NULL OR (
+        SELECT {fits("w.chosen")} FROM items i WHERE i.id = r.item_id))
+"""  # noqa: S608 - constants
+# Some wish of the run, no later than `:again`, is so.
+ASKED_AGAIN = f"""
+    EXISTS (SELECT 1 FROM reprocessings w WHERE w.run_id = :run AND w.refused IS NULL AND w.id <= :again AND {_MEANT})
+"""  # noqa: S608 - constants
 
 
-def reprocess_run(tx: Connection, run_id: int, which: Which, *, version: str, actor: str) -> int:
+def reprocess_run(
+    tx: Connection, run_id: int, which: Which, *, version: str, actor: str, meant: Meant | None = None
+) -> int:
     """Ask that answers of a run are processed again; how many subjects have one (0: nothing is done).
 
     :param version: of the task, that is to do it.
+    :param meant: which of them, counted up to `MOST_COUNTED`; None: all.
     """
-    count = reprocessable(tx, run_id)[which]
+    count = reprocessable(tx, run_id)[which] if meant is None else _count(tx, run_id, which, meant)
     for (batch_id,) in db.rows(
         tx,
         "SELECT batch_id FROM tallies WHERE run_id = :run AND scope = 'requests' GROUP BY batch_id "
@@ -84,8 +97,9 @@ def reprocess_run(tx: Connection, run_id: int, which: Which, *, version: str, ac
         due(tx, StepName.PROCESS, batch_id)
     _lock(tx, run_id)
     if count:
-        _wish(tx, run_id, None, which, version, actor)
+        _wish(tx, run_id, None, which, version, actor, meant)
         what = "all answers" if which == Which.ALL else "the answers that are no use"
+        what += f" ({meant.told()})" if meant is not None and meant.told() else ""
         reason = f"Processing of {what} again, {count:,}, was asked for, with version {version} of the task."
         note(tx, run_id=run_id, actor=actor, reason=reason, kind="wish")
     return count
@@ -133,11 +147,71 @@ def reprocessable(tx: Connection, run_id: int) -> dict[Which, int]:
     return {Which.ALL: int(found.outputs), Which.INVALID: int(found.invalid)}
 
 
-def _wish(tx: Connection, run_id: int, request_id: int | None, which: Which, version: str, actor: str) -> None:
+class Answers(NamedTuple):
+    """How many answers with an output are meant, how many of them are no use, and whether there may be more."""
+
+    all: int
+    invalid: int
+    more: bool
+
+
+def answers(tx: Connection, run_id: int, meant: Meant) -> Answers:
+    """Count the answers of a run that are meant, among the first `LOOK` requests that may be."""
+    tx.execute(db.BY_KEY)
+    found = db.row(
+        tx,
+        f"SELECT count(*) AS looked, count(o.state) FILTER (WHERE {fits(':chosen')}) AS outputs, "  # noqa: S608 - constants
+        f"count(*) FILTER (WHERE o.state = 'invalid' AND {fits(':chosen')}) AS invalid "
+        f"FROM ({_requests(meant)} LIMIT :look) AS r JOIN items i ON i.id = r.item_id "
+        "LEFT JOIN outputs o ON o.request_id = r.id",
+        look=LOOK,
+        of=run_id,
+        **binds(meant),
+    )
+    return Answers(found.outputs, found.invalid, found.looked >= LOOK)
+
+
+def _count(tx: Connection, run_id: int, which: Which, meant: Meant) -> int:
+    count: int = db.scalar(
+        tx,
+        f"SELECT count(*) FROM (SELECT 1 FROM ({_requests(meant)}) AS r JOIN items i ON i.id = r.item_id "  # noqa: S608 - constants
+        "JOIN outputs o ON o.request_id = r.id WHERE (o.state = 'invalid' OR :all) "
+        f"AND {fits(':chosen')} LIMIT :most) AS one",
+        of=run_id,
+        all=which == Which.ALL,
+        most=MOST_COUNTED,
+        **binds(meant),
+    )
+    return count
+
+
+def _requests(meant: Meant) -> str:
+    """The requests of a run, by what narrows them best."""
+    where = "b.run_id = :of"
+    if meant.request_id is not None:
+        where += " AND r.id = :request"
+    if meant.batch_id is not None:
+        where += " AND b.id = :batch"
+    return (
+        "SELECT r.* FROM batches b JOIN requests r ON r.batch_id = b.id "  # noqa: S608 - constants
+        f"WHERE {where}"
+    )
+
+
+def _wish(
+    tx: Connection,
+    run_id: int,
+    request_id: int | None,
+    which: Which,
+    version: str,
+    actor: str,
+    meant: Meant | None = None,
+) -> None:
     db.run(
         tx,
-        "INSERT INTO reprocessings (run_id, request_id, invalid_only, task_version, asked_by) "
-        "VALUES (:run, :request, :invalid_only, :version, :actor)",
+        "INSERT INTO reprocessings (run_id, request_id, invalid_only, task_version, asked_by, chosen) "
+        "VALUES (:run, :request, :invalid_only, :version, :actor, CAST(:chosen AS json))",
+        chosen=None if meant is None else meant.as_json(),
         run=run_id,
         request=request_id,
         invalid_only=which == Which.INVALID,
@@ -183,9 +257,8 @@ def _unanswered(tx: Connection, batch_id: int, wish_id: int) -> bool:
     return bool(
         db.scalar(
             tx,
-            "SELECT EXISTS (SELECT 1 FROM reprocessings w JOIN requests r ON r.batch_id = :batch "
-            "JOIN outputs o ON o.request_id = r.id WHERE w.id = :wish AND w.id > coalesce(o.reprocessing_id, 0) "
-            "AND (w.request_id IS NULL OR w.request_id = r.id) AND (o.state = 'invalid' OR NOT w.invalid_only))",
+            "SELECT EXISTS (SELECT 1 FROM reprocessings w JOIN requests r ON r.batch_id = :batch "  # noqa: S608 - a constant
+            f"JOIN outputs o ON o.request_id = r.id WHERE w.id = :wish AND {_MEANT})",
             batch=batch_id,
             wish=wish_id,
         )

@@ -13,9 +13,11 @@ from pydantic import BaseModel
 from sqlalchemy import Connection
 
 from webapp import db
+from webapp.batches import resubmissions
 from webapp.batches.books import note
 from webapp.batches.completion import RESULTS_DAYS, finish_if_over, pause_run
 from webapp.batches.naming import new_token
+from webapp.batches.selecting import Meant
 from webapp.batches.states import OPEN_BATCH_STATES, BatchState, FailureClass, RunState, move_batch, move_run
 from webapp.batches.steps import StepName, due
 from webapp.errors import InputError, NotFound, Refused
@@ -92,6 +94,7 @@ def cancel_run(tx: Connection, run_id: int, *, actor: str, unproved: bool = Fals
     if run.cancel_wanted_at is None or guessed:
         db.run(tx, "UPDATE runs SET cancel_wanted_at = coalesce(cancel_wanted_at, now()) WHERE id = :id", id=run_id)
         note(tx, run_id=run_id, actor=actor, reason=f"Cancel asked for.{UNPROVED if guessed else ''}", kind="wish")
+    resubmissions.drop(tx, run_id, "The run was cancelled before it was sent.")
     finish_if_over(tx, run_id)
 
 
@@ -147,12 +150,24 @@ def refetch_batch(tx: Connection, batch_id: int, *, actor: str) -> None:
         )
 
 
-def resubmit_run(tx: Connection, run_id: int, classes: Sequence[FailureClass], *, actor: str) -> int:
+def resubmit_run(
+    tx: Connection,
+    run_id: int,
+    classes: Sequence[FailureClass],
+    *,
+    actor: str,
+    meant: Meant | None = None,
+    token: str | None = None,
+) -> int:
     """Ask that a run's failures of some classes are sent again; how many subjects that are (0: nothing is done).
 
-    A pause or a cancellation of the run ends with it.
+    A pause or a cancellation of the run ends with it. Counted up to one more than `resubmissions.MOST_COUNTED`.
+
+    :param meant: which of them; None: all.
+    :param token: of `naming.new_token`, drawn before the first try; one wish is made for each.
     """
-    count = resubmittable(tx, run_id, classes)
+    meant = meant or Meant(run_id=run_id)
+    count = resubmissions.count(tx, run_id, classes, meant)
     if count:
         _wake(tx, run_id)
     run = _run(tx, run_id)
@@ -160,28 +175,14 @@ def resubmit_run(tx: Connection, run_id: int, classes: Sequence[FailureClass], *
         raise Refused(f"Run {run_id} is still being planned: there is nothing to send again yet.")
     if not count:
         return 0
-    db.run(
-        tx,
-        "UPDATE runs SET resubmit_wanted = ARRAY(SELECT DISTINCT unnest(coalesce(resubmit_wanted, '{}') || "
-        "CAST(:classes AS text[]))), cancel_wanted_at = NULL, pause_wanted_at = NULL WHERE id = :id",
-        classes=[failure.value for failure in classes],
-        id=run_id,
-    )
-    named = ", ".join(failure.value for failure in classes)
-    note(tx, run_id=run_id, actor=actor, reason=f"Resubmission of {count} failures asked for ({named}).", kind="wish")
+    token = token or new_token()
+    if not resubmissions.wish(tx, run_id, classes, meant, number=count, token=token, actor=actor):
+        return count
+    db.run(tx, "UPDATE runs SET cancel_wanted_at = NULL, pause_wanted_at = NULL WHERE id = :id", id=run_id)
+    named = ", ".join(failure.value for failure in classes) + (f"; {meant.told()}" if meant.told() else "")
+    words = f"Resubmission of {resubmissions.counted(count)} failures asked for ({named})."
+    note(tx, run_id=run_id, actor=actor, reason=words, kind="wish")
     move_run(tx, run_id, RunState.RUNNING, actor=actor)
-    return count
-
-
-def resubmittable(tx: Connection, run_id: int, classes: Sequence[FailureClass]) -> int:
-    """How many subjects of a run failed with one of these classes and have something to send again."""
-    count: int = db.scalar(
-        tx,
-        "SELECT count(*) FROM items i WHERE i.run_id = :run AND i.failure_class = ANY(:classes) "
-        "AND EXISTS (SELECT 1 FROM item_params p WHERE p.item_id = i.id)",
-        run=run_id,
-        classes=[failure.value for failure in classes],
-    )
     return count
 
 

@@ -28,8 +28,11 @@ WAITING = """
 """
 
 
-def cut_pending(settings: Settings, lease: Lease, run_id: int) -> int:
-    """Cut every waiting item of a run into batches, each committed with its submit step; the count of batches."""
+def cut_pending(settings: Settings, lease: Lease, run_id: int, *, resubmission_id: int | None = None) -> int:
+    """Cut every waiting item of a run into batches, each committed with its submit step; the count of batches.
+
+    :param resubmission_id: the wish of a person that made them wait, if one did.
+    """
     with db.transaction() as tx:
         totals = [
             total
@@ -53,7 +56,7 @@ def cut_pending(settings: Settings, lease: Lease, run_id: int) -> int:
         del positions[: shard.count]
         with db.transaction(by_key=True) as tx:
             lease.progress(tx)
-            _commit(tx, run_id, shard, taken)
+            _commit(tx, run_id, shard, taken, resubmission_id)
         count += 1
         leaving.look()
     return count
@@ -88,18 +91,20 @@ def _waiting(run_id: int) -> Iterator[tuple[int, int, int, int]]:
         after = page[-1].position
 
 
-def _commit(tx: Connection, run_id: int, shard: Shard, positions: list[int]) -> None:
+def _commit(tx: Connection, run_id: int, shard: Shard, positions: list[int], resubmission_id: int | None) -> None:
     """One batch, its requests, their tally and its submit step."""
     batch_id = db.scalar(
         tx,
         f"""
-        INSERT INTO batches (run_id, ordinal, total, body_bytes, place)
-        SELECT :run, coalesce(max(ordinal), 0) + 1, :total, :body_bytes, {naming.PLACE} FROM batches
+        INSERT INTO batches (run_id, ordinal, total, body_bytes, place, resubmission_id)
+        SELECT :run, coalesce(max(ordinal), 0) + 1, :total, :body_bytes, {naming.PLACE}, CAST(:resubmission AS bigint)
+        FROM batches
         WHERE run_id = :run RETURNING id
         """,  # noqa: S608 - PLACE is a constant
         run=run_id,
         total=shard.count,
         body_bytes=shard.body_bytes,
+        resubmission=resubmission_id,
     )
     made = db.run(
         tx,
@@ -149,9 +154,9 @@ def _moved(tx: Connection, batch_id: int, shard: Shard, first: int, last: int) -
     new_id: int = db.scalar(
         tx,
         """
-        INSERT INTO batches (run_id, ordinal, total, body_bytes, place)
+        INSERT INTO batches (run_id, ordinal, total, body_bytes, place, resubmission_id)
         SELECT old.run_id, (SELECT max(ordinal) + 1 FROM batches WHERE run_id = old.run_id), :total, :body_bytes,
-               old.place
+               old.place, old.resubmission_id
         FROM batches old WHERE old.id = :batch RETURNING id
         """,
         batch=batch_id,

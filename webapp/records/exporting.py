@@ -10,7 +10,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -20,6 +20,8 @@ from webapp.records.escapes import shown, visible
 from webapp.records.jsontext import dumps, loads
 from webapp.records.record import RAW_BYTES, Problem
 
+# Of requests rather than subjects: one subject may have several.
+REQUEST_COLUMNS = ("key", "status", "output", "error", "class", "custom_id", "attempts", "run", "batch")
 COLUMNS = ("key", "status", "output", "error", "custom_id", "attempts")
 # What makes a spreadsheet take a cell for a formula, full-width forms included, also behind white space; and the
 # characters some strip before they look. After OWASP's page on CSV injection.
@@ -43,6 +45,43 @@ class OutputRow(NamedTuple):
     attempts: int
 
 
+class RequestRow(NamedTuple):
+    """What became of one request; the first members as of `OutputRow`.
+
+    :param attempts: how often its subject had been asked with it.
+    :param run: id of its run; `batch` likewise.
+    """
+
+    key: str
+    status: str
+    output_json: str | None
+    error: str | None
+    failure_class: str | None
+    custom_id: str
+    attempts: int
+    run: int
+    batch: int
+
+
+def request_line(row: RequestRow) -> bytes:
+    """The row as one JSON object and a line feed; see `jsonl_line`."""
+    output = b"null" if row.output_json is None else _verbatim(row.output_json)
+    return (
+        b'{"key":%b,"status":%b,"output":%b,"error":%b,"class":%b,"custom_id":%b,"attempts":%d,"run":%d,"batch":%d}\n'
+        % (
+            dumps(row.key),
+            dumps(row.status),
+            output,
+            dumps(row.error),
+            dumps(row.failure_class),
+            dumps(row.custom_id),
+            row.attempts,
+            row.run,
+            row.batch,
+        )
+    )
+
+
 def jsonl_line(row: OutputRow) -> bytes:
     """The row as one JSON object and a line feed; the output is the stored text, escape for escape."""
     output = b"null" if row.output_json is None else _verbatim(row.output_json)
@@ -63,7 +102,7 @@ def _verbatim(output_json: str) -> bytes:
     return output_json.encode("utf-8", "backslashreplace")
 
 
-def csv_lines(rows: Iterable[OutputRow]) -> Iterator[bytes]:
+def csv_lines(rows: Iterable[OutputRow | RequestRow], columns: Sequence[str] = COLUMNS) -> Iterator[bytes]:
     """The header, then each row, in UTF-8, safe to open in a spreadsheet.
 
     An output that is a string is shown as that string, any other as its JSON text. Every cell is quoted, so that
@@ -71,13 +110,13 @@ def csv_lines(rows: Iterable[OutputRow]) -> Iterator[bytes]:
     """
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, quoting=csv.QUOTE_ALL, lineterminator="\r\n")
-    writer.writerow(COLUMNS)
+    writer.writerow(columns)
     yield buffer.getvalue().encode()
     for row in rows:
         buffer.seek(0)
         buffer.truncate()
-        texts = (row.key, row.status, _output_text(row.output_json), row.error, row.custom_id)
-        writer.writerow((*(cell(text) for text in texts), row.attempts))
+        row = row._replace(output_json=_output_text(row.output_json))
+        writer.writerow(cell(value) if value is None or isinstance(value, str) else value for value in row)
         yield buffer.getvalue().encode()
 
 
