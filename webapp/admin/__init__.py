@@ -14,9 +14,22 @@ def init_app(app: Flask) -> None:
     """Put sign-in, the checks before each request, the error pages and all pages into the application."""
     from flask_wtf.csrf import CSRFProtect
 
-    from webapp.admin import access, account, charts, errorpages, formats, frame, headers, health, live, people
+    from webapp.admin import (
+        access,
+        account,
+        charts,
+        errorpages,
+        formats,
+        frame,
+        headers,
+        health,
+        live,
+        people,
+        uploads,
+    )
     from webapp.admin.account import AccountPage
     from webapp.admin.batches import BatchesPage
+    from webapp.admin.datasets import DatasetsPage
     from webapp.admin.events import EventsPage
     from webapp.admin.home import Home
     from webapp.admin.outputs import OutputsPage
@@ -31,8 +44,9 @@ def init_app(app: Flask) -> None:
         WTF_CSRF_TIME_LIMIT=None,
     )
     app.url_map.converters["row"] = frame.RowId
-    # The order counts: who is it, may they, then whether the form is ours.
+    # The order counts: who is it, may they, how much may they send, then whether the form is ours.
     access.init_app(app)
+    uploads.init_app(app)
     CSRFProtect(app)
     people.init_app(app)
     headers.init_app(app)
@@ -45,6 +59,7 @@ def init_app(app: Flask) -> None:
         app,
         Home(name="Home", endpoint="home", url="/"),
         RunsPage(name="Runs", endpoint="runs", url="/runs"),
+        DatasetsPage(name="Datasets", endpoint="datasets", url="/datasets"),
         BatchesPage(name="Batches", endpoint="batches", url="/batches"),
         RequestsPage(name="Requests", endpoint="requests", url="/requests"),
         OutputsPage(name="Outputs", endpoint="outputs", url="/outputs"),

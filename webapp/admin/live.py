@@ -11,6 +11,7 @@ from webapp import db
 from webapp.admin import history, progress
 from webapp.admin.filters import MOST_DIGITS
 from webapp.admin.frame import reading
+from webapp.admin.previews import uploading
 
 MOST = 60  # bars that one page shows
 
@@ -26,6 +27,8 @@ def live() -> Response:
     batches = progress.of_batches(tx, _totals(tx, "SELECT id, total FROM batches WHERE id = ANY(:ids)", "batch"))
     bars = {f"run-{run_id}": draw(bar) for run_id, bar in runs.items()}
     bars |= {f"batch-{batch_id}": draw(bar) for batch_id, bar in batches.items()}
+    draw_upload = get_template_attribute("desk/_uploads.html", "progress")
+    bars |= {f"upload-{one.id}": draw_upload(one) for one in uploading(tx, _ids("upload"))}
     return jsonify(bars=bars, stamp=_stamp(tx))
 
 
@@ -40,7 +43,7 @@ def _ids(name: str) -> list[int]:
 
 
 def _stamp(tx: Connection) -> int:
-    for column in ("run_id", "batch_id"):
+    for column in ("run_id", "batch_id", "upload_id"):
         ids = _ids(f"stamp_{column}")
         if ids:
             return history.stamp(tx, column, ids[0])

@@ -141,8 +141,9 @@ def store(
     clear_old(tx)
     upload_id: int = db.scalar(
         tx,
-        "INSERT INTO uploads (name, dataset_name, dataset_id, refreshes, created_by) "
-        "VALUES (:name, :dataset_name, :dataset, :refreshes, :actor) RETURNING id",
+        "INSERT INTO uploads (name, dataset_name, dataset_id, refreshes, created_by, key_field) "
+        "VALUES (:name, :dataset_name, :dataset, :refreshes, :actor, (SELECT key_field FROM uploads "
+        "WHERE dataset_id = :dataset AND state = 'imported' ORDER BY id DESC LIMIT 1)) RETURNING id",
         name=storable(name),
         dataset_name=storable(dataset_name),
         dataset=dataset_id,

@@ -72,12 +72,13 @@ class Archive:
         except UnicodeEncodeError:
             raise InputError(f"{self.name} holds a file whose name is not UTF-8 ({shown}); {_ZIP_AGAIN}.") from None
 
-    def unpack(self, entries: Sequence[Entry], folder: Path) -> None:
+    def unpack(self, entries: Sequence[Entry], folder: Path, *, most: int = MOST_UNPACKED) -> None:
         """Write files below a folder. What is longer than any file that is read is cut there.
 
+        :param most: bytes of them together.
         :raises InputError: they are too much together, or one cannot be read.
         """
-        left = MOST_UNPACKED
+        left = most
         for entry in entries:
             try:
                 left -= self._write(entry, folder / entry.name, left)
@@ -102,9 +103,7 @@ class Archive:
             while size <= MAX_FILE_BYTES and (piece := source.read(_PIECE)):
                 size += len(piece)
                 if size > most:
-                    raise InputError(
-                        f"{self.name} is more than {MOST_UNPACKED // 10**9} GB when it is unpacked; cut it in several."
-                    )
+                    raise InputError(f"{self.name} is too large when it is unpacked; cut it in several.")
                 target.write(piece)
         return size
 
