@@ -113,9 +113,9 @@ def _waiting(tx: Connection, dataset_id: int | None = None) -> list[Any]:
     return list(
         db.rows(
             tx,
-            "SELECT id, name, size, dataset_id, dataset_name, refreshes, state, created_by, created_at FROM uploads "
-            "WHERE state = ANY(:states) AND (CAST(:dataset AS bigint) IS NULL OR dataset_id = :dataset) "
-            "ORDER BY id DESC LIMIT :limit",
+            "SELECT u.id, u.name, u.size, d.name AS dataset, u.refreshes, u.state, u.created_by, u.created_at "
+            "FROM uploads u LEFT JOIN datasets d ON d.id = u.dataset_id WHERE u.state = ANY(:states) "
+            "AND (CAST(:dataset AS bigint) IS NULL OR u.dataset_id = :dataset) ORDER BY u.id DESC LIMIT :limit",
             states=list(OPEN),
             dataset=dataset_id,
             limit=WAITING,
