@@ -110,4 +110,6 @@ class Archive:
 
 def _hidden(name: str) -> bool:
     parts = name.split("/")
+    if "\\" in name:  # on another system it is elsewhere: not hidden, but refused
+        return False
     return parts[0] == _LEFT_OUT or any(part.startswith(".") and part not in (".", "..") for part in parts)
