@@ -7,7 +7,7 @@ staged of them are gone once the upload is imported or discarded.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -151,14 +151,16 @@ def store(
         actor=actor,
     )
     size = 0
-
-    def chunks() -> Iterator[Sequence[Any]]:
-        nonlocal size
-        for ordinal, piece in enumerate(pieces):
-            size += len(piece)
-            yield upload_id, ordinal, piece
-
-    db.copy_rows(tx, "upload_chunks", ("upload_id", "ordinal", "content"), chunks())
+    # One by one, and no COPY: that would hold in memory what the server has not taken yet.
+    for ordinal, piece in enumerate(pieces):
+        size += len(piece)
+        db.run(
+            tx,
+            "INSERT INTO upload_chunks (upload_id, ordinal, content) VALUES (:id, :ordinal, :content)",
+            id=upload_id,
+            ordinal=ordinal,
+            content=piece,
+        )
     db.run(tx, "UPDATE uploads SET size = :size WHERE id = :id", size=size, id=upload_id)
     target = (TARGET, str(upload_id))
     note(tx, run_id=None, target=target, actor=actor, reason=f"{name} uploaded.", kind="wish")
