@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import tempfile
 import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +17,7 @@ from support.desk import DeskDriver
 from support.uploading import Uploads
 
 from webapp import db
-from webapp.batches import intake, uploads
+from webapp.batches import intake, leaving, uploads
 from webapp.batches.steps import StepName
 from webapp.errors import Refused
 
@@ -149,6 +153,46 @@ def test_a_step_that_is_killed_anywhere_makes_the_dataset_once(
     desk.perform(StepName.IMPORT, upload_id)
     assert desk.scalar("SELECT count(*) FROM datasets") == 1
     assert desk.scalar("SELECT count(*) FROM steps") == 0
+
+
+def test_a_worker_that_is_asked_to_end_leaves_the_import_to_another(
+    desk: DeskDriver, sent: Uploads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload_id = sent.store("people.csv", PEOPLE)
+    sent.ask(upload_id)
+    real = intake.read_records
+
+    def asked(*arguments: Any, **options: Any) -> Iterator[Any]:
+        found = real(*arguments, **options)
+        yield next(found)
+        leaving.ask()
+        yield from found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(intake, "read_records", asked)
+        desk.perform(StepName.IMPORT, upload_id)
+    leaving.stay()
+    assert desk.rows("SELECT failures, lease_until FROM steps") == [(0, None)]
+    assert desk.scalar("SELECT count(*) FROM subjects") == 0
+
+    desk.perform(StepName.IMPORT, upload_id)
+    assert sent.row(upload_id).added == 3
+
+
+def test_what_a_killed_worker_has_left_in_the_temporary_folder_is_deleted(
+    desk: DeskDriver, sent: Uploads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    top = tmp_path / "temporary"
+    top.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(top))
+    with subprocess.Popen(("true",)) as gone:
+        gone.wait()
+    for name in (f"batchdesk-import-{gone.pid}-a", f"batchdesk-import-{os.getppid()}-b", "of-somebody-else"):
+        (top / name).mkdir()
+    (top / f"batchdesk-import-{gone.pid}-a" / "large.csv").write_bytes(b"x")
+
+    sent.imported("people.csv", PEOPLE)
+    assert {path.name for path in top.iterdir()} == {f"batchdesk-import-{os.getppid()}-b", "of-somebody-else"}
 
 
 def test_two_workers_at_once_make_the_dataset_once(

@@ -207,8 +207,8 @@ def _apply(lease: Lease, upload: Any) -> None:
     """Refresh the dataset as it was confirmed; if it is no longer what was compared, a person looks again."""
     with db.transaction() as tx:
         dataset = refreshing.lock(tx, upload.dataset_id)
-        found = refreshing.difference(tx, upload.id, dataset)
         if dataset.revision != upload.against:
+            found = refreshing.difference(tx, upload.id, dataset)
             words = "Its dataset has been refreshed in between; this is how they differ now."
             lease.hold(tx)
             move_upload(tx, upload.id, UploadState.COMPARED, actor=ACTOR, reason=words, **_columns(found))
