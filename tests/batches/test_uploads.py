@@ -54,7 +54,8 @@ def test_a_file_becomes_a_dataset_and_its_bytes_are_gone(desk: DeskDriver, sent:
     assert [key for key, _, _ in keys(desk, dataset.id)] == ["a", "b", "c"]
     assert desk.scalar("SELECT count(*) FROM upload_chunks") == 0
     moves = desk.rows(
-        "SELECT from_state, to_state, actor FROM events WHERE upload_id = :id AND kind = 'move'", id=upload.id
+        "SELECT from_state, to_state, actor FROM events WHERE target = :id AND kind = 'move' ORDER BY id",
+        id=str(upload.id),
     )
     assert [tuple(move) for move in moves] == [("waiting", "importing", "tester"), ("importing", "imported", "worker")]
 

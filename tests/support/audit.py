@@ -209,7 +209,8 @@ def the_moves_are_allowed(books: Books) -> Iterator[str]:
     yield from _chains(books, "batches", "batch_id IS NOT NULL", "batch_id", "planned", BATCH_MOVES, BatchState)
     of_runs = "run_id IS NOT NULL AND batch_id IS NULL"
     yield from _chains(books, "runs", of_runs, "run_id", "planning", RUN_MOVES, RunState)
-    yield from _chains(books, "uploads", "upload_id IS NOT NULL", "upload_id", "waiting", UPLOAD_MOVES, UploadState)
+    of_uploads = "target_kind = 'upload'"
+    yield from _chains(books, "uploads", of_uploads, "target::bigint", "waiting", UPLOAD_MOVES, UploadState)
 
 
 def _chains(books: Books, table: str, which: str, key: str, first: str, moves: Any, states: Any) -> Iterator[str]:

@@ -16,7 +16,6 @@ def init_app(app: Flask) -> None:
 
     from webapp.admin import (
         access,
-        account,
         charts,
         errorpages,
         formats,
@@ -27,16 +26,6 @@ def init_app(app: Flask) -> None:
         people,
         uploads,
     )
-    from webapp.admin.account import AccountPage
-    from webapp.admin.batches import BatchesPage
-    from webapp.admin.datasets import DatasetsPage
-    from webapp.admin.events import EventsPage
-    from webapp.admin.home import Home
-    from webapp.admin.outputs import OutputsPage
-    from webapp.admin.requests import RequestsPage
-    from webapp.admin.runs import RunsPage
-    from webapp.admin.strays import StraysPage
-    from webapp.admin.users import UsersPage
 
     app.config.update(
         MAX_CONTENT_LENGTH=MOST_POSTED,
@@ -55,6 +44,26 @@ def init_app(app: Flask) -> None:
     app.register_blueprint(charts.blueprint)
     app.register_blueprint(health.blueprint)
     app.register_blueprint(live.blueprint)
+    _init_pages(app)
+    app.add_url_rule("/admin/", "admin_home", _admin_home)
+    settings = app.extensions["batchdesk"].settings
+    app.context_processor(lambda: {"sandbox": settings.sandbox})
+
+
+def _init_pages(app: Flask) -> None:
+    """Put the pages into the frame, in the order of the menu."""
+    from webapp.admin import account, frame
+    from webapp.admin.account import AccountPage
+    from webapp.admin.batches import BatchesPage
+    from webapp.admin.datasets import DatasetsPage
+    from webapp.admin.events import EventsPage
+    from webapp.admin.home import Home
+    from webapp.admin.outputs import OutputsPage
+    from webapp.admin.requests import RequestsPage
+    from webapp.admin.runs import RunsPage
+    from webapp.admin.strays import StraysPage
+    from webapp.admin.users import UsersPage
+
     frame.init_app(
         app,
         Home(name="Home", endpoint="home", url="/"),
@@ -69,9 +78,6 @@ def init_app(app: Flask) -> None:
         own := AccountPage(name="Account", endpoint="account", url="/account"),
     )
     account.init_app(app, own)
-    app.add_url_rule("/admin/", "admin_home", _admin_home)
-    settings = app.extensions["batchdesk"].settings
-    app.context_processor(lambda: {"sandbox": settings.sandbox})
 
 
 def _admin_home() -> ResponseReturnValue:
