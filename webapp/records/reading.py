@@ -63,10 +63,13 @@ def read_records(path: Path, *, key_field: str = "key", text_field: str = "text"
 def record_fields(path: Path) -> list[str]:
     """The names of what a file's records hold: the columns of a table, the members of the first objects.
 
-    :param path: a file with an ending that `read_records` knows, or the beginning of one.
-    :raises InputError: it is no text.
+    :param path: a file, or the beginning of one.
+    :raises InputError: it is no text, or has another ending.
     """
-    return (csv_columns if _READERS[path.suffix.lower()] is csv_records else jsonl_members)(path)
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise InputError(_unknown_ending(path))
+    return csv_columns(path) if reader is csv_records else jsonl_members(path)
 
 
 def problems_report(first: Sequence[Problem], count: int) -> str:
