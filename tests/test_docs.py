@@ -14,11 +14,13 @@ from pydantic_core import PydanticUndefined
 from webapp.batches.states import (
     BATCH_MOVES,
     RUN_MOVES,
+    UPLOAD_MOVES,
     BatchState,
     FailureClass,
     OutputState,
     RequestState,
     RunState,
+    UploadState,
 )
 from webapp.batches.steps import StepName
 from webapp.cli import main
@@ -88,6 +90,7 @@ def meanings(states: type[StrEnum]) -> dict[str, str]:
     [
         (RunState, "state of a run"),
         (BatchState, "state of a batch"),
+        (UploadState, "state of an upload"),
         (RequestState, "state of a request or item"),
         (OutputState, "state of an output"),
     ],
@@ -114,7 +117,9 @@ def drawn(number: int) -> set[tuple[str, str]]:
 
 
 def moves(
-    table: dict[BatchState, tuple[BatchState, ...]] | dict[RunState, tuple[RunState, ...]],
+    table: dict[BatchState, tuple[BatchState, ...]]
+    | dict[RunState, tuple[RunState, ...]]
+    | dict[UploadState, tuple[UploadState, ...]],
 ) -> set[tuple[str, str]]:
     return {(source.value, target.value) for source, targets in table.items() for target in targets}
 
@@ -125,6 +130,10 @@ def test_the_diagram_of_runs_is_the_table_of_moves() -> None:
 
 def test_the_diagram_of_batches_is_the_table_of_moves() -> None:
     assert drawn(1) == moves(BATCH_MOVES) | {("[*]", "planned"), ("discarded", "[*]")}
+
+
+def test_the_diagram_of_uploads_is_the_table_of_moves() -> None:
+    assert drawn(2) == moves(UPLOAD_MOVES) | {("[*]", "waiting")}
 
 
 # -- commands --------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from webapp import db
 from webapp.batches import (
     ingestion,
+    intake,
     leaving,
     outages,
     planning,
@@ -57,6 +58,7 @@ ENDED = 70  # status of a job's process that has ended itself
 TIMEOUTS = dict.fromkeys(StepName, 3600) | {StepName.PROCESS: 120}
 
 RUN: dict[StepName, Callable[[Desk, Lease], float | None]] = {
+    StepName.IMPORT: intake.import_upload,
     StepName.PLAN: planning.plan,
     StepName.SUBMIT: submission.submit,
     StepName.POLL: polling.poll,

@@ -11,7 +11,7 @@ from flask import current_app
 from sqlalchemy import Connection
 
 from webapp import db
-from webapp.batches import holding, rebuilding, reprocessing, runs, selecting, strays
+from webapp.batches import holding, rebuilding, reprocessing, runs, selecting, strays, uploads
 from webapp.batches.desk import Desk
 from webapp.batches.rebuilding import Child
 from webapp.batches.reprocessing import Which
@@ -162,6 +162,42 @@ def ask_rebuild(
         )
     nudge()
     return child
+
+
+def ask_import(
+    upload_id: int,
+    *,
+    key_field: str,
+    text_field: str,
+    actor: str,
+    dataset_name: str | None = None,
+    skip_bad: bool = False,
+) -> None:
+    """Import an upload, or compare it with the dataset that it is to refresh; see `uploads.import_upload`."""
+    with db.transaction() as tx:
+        uploads.import_upload(
+            tx,
+            upload_id,
+            key_field=key_field,
+            text_field=text_field,
+            skip_bad=skip_bad,
+            dataset_name=dataset_name,
+            actor=actor,
+        )
+    nudge()
+
+
+def ask_refresh(upload_id: int, *, remove_absent: bool, actor: str) -> None:
+    """Refresh a dataset as an upload was compared with it; see `uploads.apply`."""
+    with db.transaction() as tx:
+        uploads.apply(tx, upload_id, remove_absent=remove_absent, actor=actor)
+    nudge()
+
+
+def ask_discard_upload(upload_id: int, *, actor: str) -> None:
+    """Give an upload up; see `uploads.discard`. Nothing is nudged: nothing becomes due."""
+    with db.transaction() as tx:
+        uploads.discard(tx, upload_id, actor=actor)
 
 
 def ask_adopt(batch_id: int, api_id: str, *, actor: str) -> None:

@@ -25,7 +25,11 @@ IDS = {
     "batch_id": "SELECT id FROM batches",
     "request_id": "SELECT id FROM requests WHERE id % 7 = 0 OR id IN (SELECT request_id FROM former_outputs)",
     "former_id": "SELECT id FROM former_outputs",
+    "dataset_id": "SELECT id FROM datasets WHERE id = 1",
+    "subject_id": "SELECT id FROM subjects WHERE dataset_id = 1 LIMIT 6",
+    "upload_id": "SELECT id FROM uploads",
     "user_id": "SELECT id FROM users",
+    "number": "SELECT 1",
     "sha256": "SELECT encode(sha256, 'hex') FROM blobs",
 }
 MOST = 6  # addresses of one route

@@ -17,7 +17,7 @@ from support.audit import Broken, broken
 from chaos.household import Household, Workshop
 from chaos.orders import KILL, STALL, Done, given
 from chaos.points import COMMIT, Point
-from chaos.scenarios import Clicks, Scenario, click, prepare, start
+from chaos.scenarios import UPLOADED, Clicks, Scenario, click, prepare, start
 
 LOOK = 0.05  # seconds between looks at a round
 STUCK = 1.5  # seconds in which nothing is due, before a run counts as forgotten
@@ -161,7 +161,9 @@ class _Round:
 
     def _over(self) -> bool:
         desk = self.household.desk
-        return all(desk.status(run).over for run in self.runs) and not desk.scalar("SELECT count(*) FROM steps")
+        if desk.scalar("SELECT count(*) FROM steps") or desk.scalar(UPLOADED):
+            return False
+        return all(desk.status(run).over for run in self.runs)
 
     def _resume(self, now: float) -> None:
         """A person resumes what was paused for them, if the plan does not."""

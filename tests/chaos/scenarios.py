@@ -15,6 +15,7 @@ from typing import Any
 
 from PIL import Image as Picture
 from support.desk import DeskDriver, documents
+from support.uploading import Uploads
 
 from chaos.boundaries import Watch, watch
 from chaos.household import PATIENCE, Household, Workshop
@@ -40,6 +41,9 @@ POSTING = (
 )
 SENT = "SELECT 1 FROM accounts"
 FAILED = "SELECT 1 FROM items WHERE run_id = :run AND failure_class = 'fix'"
+REFUSED = "SELECT 1 FROM uploads WHERE state = 'refused'"
+UPLOADED = "SELECT 1 FROM uploads WHERE state <> 'imported'"
+COMPARED = "SELECT 1 FROM uploads WHERE state = 'compared'"
 PAUSED = "SELECT 1 FROM runs WHERE id = :run AND state = 'paused'"
 
 
@@ -49,6 +53,7 @@ class Scenario:
 
     :param clicks: (when, what): each is done once, as soon as a query finds something.
     :param strike: fault points at which something happens in any case, and what.
+    :param uploads: one file becomes a dataset, another refreshes that of the run.
     :param neighbour: how many requests a batch of somebody else in the workspace has, if there is one.
     """
 
@@ -59,6 +64,7 @@ class Scenario:
     clicks: tuple[tuple[str, str], ...] = ()
     strike: tuple[tuple[str, str], ...] = ()
     neighbour: int = 0
+    uploads: bool = False
 
 
 SCENARIOS = (
@@ -108,6 +114,7 @@ SCENARIOS = (
         "dead while it is sent",
         strike=(("submit:gateway.create:sent:1", "kill"), ("submit:gateway.create:sending:1", "kill")),
     ),
+    Scenario("files come in", records=FEW, uploads=True, clicks=((REFUSED, "skip"), (COMPARED, "refresh"))),
 )
 
 
@@ -124,11 +131,34 @@ def start(desk: DeskDriver, scenario: Scenario, folder: Path) -> int:
     :param folder: where images are put, if it is about images.
     """
     if scenario.task != "alt_text":
-        return desk.start(documents(scenario.records), task=scenario.task)
+        run_id = desk.start(documents(scenario.records), task=scenario.task)
+        if scenario.uploads:
+            upload(desk, run_id)
+        return run_id
     folder.mkdir()
     for n in range(scenario.records):
         Picture.new("RGB", (8, 8), (n, n, n)).save(folder / f"{n}.png")
     return desk.start_folder(folder, scenario.task)
+
+
+def upload(desk: DeskDriver, run_id: int) -> None:
+    """Upload a file with a record that is no use, and one that refreshes the dataset of a run."""
+    sent = Uploads(desk)
+    dataset = desk.scalar("SELECT dataset_id FROM runs WHERE id = :id", id=run_id)
+    sent.ask(sent.store("new.csv", b"key,text\na,alpha\n,nobody\n"))
+    sent.ask(sent.store("next.csv", b"key,text\ndoc-0,changed\nnew,beta\n", dataset_id=dataset))
+
+
+def click_on_uploads(desk: DeskDriver, what: str) -> None:
+    """What a person does with the uploads that wait."""
+    sent = Uploads(desk)
+    state = {"skip": "refused", "refresh": "compared"}[what]
+    for (upload_id,) in desk.rows("SELECT id FROM uploads WHERE state = :state ORDER BY id", state=state):
+        with suppress(BatchdeskError):
+            if what == "skip":
+                sent.ask(upload_id, skip_bad=True)
+            else:
+                wishes.ask_refresh(upload_id, remove_absent=True, actor="chaos")
 
 
 def click(run_id: int, what: str) -> None:
@@ -158,7 +188,11 @@ class Clicks:
     def due(self) -> None:
         """Click if the next one's moment has come."""
         if self._left and self._desk.scalar(self._left[0][0], run=self._run):
-            click(self._run, self._left.pop(0)[1])
+            what = self._left.pop(0)[1]
+            if what in ("skip", "refresh"):
+                click_on_uploads(self._desk, what)
+            else:
+                click(self._run, what)
 
 
 # Every setting that a scenario changes, as it is where nothing is wrong.
@@ -219,7 +253,7 @@ def _passed(household: Household, scenario: Scenario) -> set[Point]:
 
 def _perform(desk: DeskDriver, run_id: int, clicks: Clicks) -> None:
     deadline = time.monotonic() + PATIENCE
-    while not (desk.status(run_id).over and not desk.rows("SELECT 1 FROM steps")):
+    while not (desk.status(run_id).over and not desk.rows("SELECT 1 FROM steps") and not desk.rows(UPLOADED)):
         assert time.monotonic() < deadline, f"it does not end: {desk.status(run_id)}"
         clicks.due()
         with suppress(Killed):

@@ -10,14 +10,15 @@ import pytest
 from support.audit import ALWAYS, AT_THE_END
 
 from chaos.household import Workshop
+from chaos.orders import KILL
 from chaos.plans import BLOWS, FAULTS, SHARES, draw
 from chaos.points import COMMIT, ROOT, Point
-from chaos.rounds import ENDED, Plan, gauntlet, play
+from chaos.rounds import ENDED, Plan, again, gauntlet, play
 from chaos.scenarios import CALM_API, SCENARIOS, Scenario
 from webapp.batches.steps import StepName
 from webapp.sandbox import SandboxConfig
 
-CALM, _, AGAIN, *_ = SCENARIOS
+CALM, _, AGAIN, *_, FILES = SCENARIOS
 SEEDS = (6049, 6054)
 
 
@@ -33,11 +34,28 @@ def one_each(points: Iterable[Point]) -> list[Point]:
 def test_a_worker_can_die_in_every_place_of_every_step(workshop: Workshop, points: dict[Point, Scenario]) -> None:
     """I1, I2: a real worker is killed once in each place that a run with retries passes; nothing is lost or doubled."""
     struck = one_each(point for point, scenario in points.items() if scenario in (CALM, AGAIN))
-    assert {point.step for point in struck} == set(StepName)
+    assert {point.step for point in struck} == set(StepName) - {StepName.IMPORT}
     verdict, left = gauntlet(workshop, AGAIN, struck, runs=5, goes=4)
     assert not verdict.broken, verdict.words
     assert not left, f"nobody came to {left}"
     assert {done.point for done in verdict.done} == set(struck)
+
+
+def test_a_worker_can_die_in_every_place_of_an_import(workshop: Workshop, points: dict[Point, Scenario]) -> None:
+    """A file becomes one dataset, and another one revision, wherever the worker dies that reads them."""
+    struck = one_each(point for point in points if point.step == StepName.IMPORT)
+    with workshop.household(clocks=0) as household:
+        for point in struck:
+            verdict = again(household, Plan(None, FILES, ((point, KILL),)))
+            assert not verdict.broken, verdict.words
+            assert verdict.struck(point), f"nobody came to {point}"
+        made = "SELECT count(*), count(DISTINCT d.id), min(d.subjects), max(d.subjects) FROM uploads u JOIN datasets d "
+        of = f"{made} ON d.id = u.dataset_id WHERE u.refreshes = :refreshes AND d.revision = :revision"
+        rounds = len(struck)
+        assert household.desk.rows(of, refreshes=False, revision=1) == [(rounds, rounds, 1, 1)]
+        assert household.desk.rows(of, refreshes=True, revision=2) == [(rounds, rounds, 2, 2)]
+        assert household.desk.scalar("SELECT count(*) FROM datasets") == 2 * rounds
+    assert rounds >= 8
 
 
 @pytest.mark.parametrize("seed", SEEDS)

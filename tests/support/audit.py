@@ -15,7 +15,7 @@ from typing import Any
 from support.desk import DeskDriver
 from support.sandbox import Sandbox
 
-from webapp.batches.states import BATCH_MOVES, RUN_MOVES, BatchState, RunState
+from webapp.batches.states import BATCH_MOVES, RUN_MOVES, UPLOAD_MOVES, BatchState, RunState, UploadState
 
 #: The ledger's column for each class of tokens that the sandbox bills.
 TOKENS = {
@@ -206,9 +206,12 @@ def _ledger_tallied(books: Books) -> Iterator[str]:
 
 
 def the_moves_are_allowed(books: Books) -> Iterator[str]:
-    """Events tell the way of each batch and run without a gap, by moves that the tables of moves know."""
+    """Events tell the way of each batch, run and upload without a gap, by moves that the tables of moves know."""
     yield from _chains(books, "batches", "batch_id IS NOT NULL", "batch_id", "planned", BATCH_MOVES, BatchState)
-    yield from _chains(books, "runs", "batch_id IS NULL", "run_id", "planning", RUN_MOVES, RunState)
+    of_runs = "run_id IS NOT NULL AND batch_id IS NULL"
+    yield from _chains(books, "runs", of_runs, "run_id", "planning", RUN_MOVES, RunState)
+    of_uploads = "target_kind = 'upload'"
+    yield from _chains(books, "uploads", of_uploads, "target::bigint", "waiting", UPLOAD_MOVES, UploadState)
 
 
 def _chains(books: Books, table: str, which: str, key: str, first: str, moves: Any, states: Any) -> Iterator[str]:

@@ -93,7 +93,7 @@ def served(settings: Settings, log: Path) -> Iterator[str]:
         process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env=_environment(settings),
+            env=environment(settings),
             pass_fds=[listener.fileno()],
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -111,7 +111,7 @@ def served(settings: Settings, log: Path) -> Iterator[str]:
                 process.wait()
 
 
-def _environment(settings: Settings) -> dict[str, str]:
+def environment(settings: Settings) -> dict[str, str]:
     """The environment that `load` would read these settings from; only what is given."""
     values = {}
     for field in settings.model_fields_set - {"poll_schedule", "home"}:

@@ -8,6 +8,7 @@ from support.desk import DeskDriver, documents
 from support.people import make_person
 from support.sandbox import Sandbox
 from support.unknown import stranger, unknown
+from support.uploading import Uploads
 
 from webapp import db, wishes
 from webapp.batches.reprocessing import Which
@@ -33,6 +34,13 @@ TEXTS = (
     ("datasets", "name"),
     ("datasets", "source"),
     ("datasets", "created_by"),
+    ("uploads", "name"),
+    ("uploads", "dataset_name"),
+    ("uploads", "reason"),
+    ("uploads", "created_by"),
+    ("upload_problems", "place"),
+    ("upload_problems", "fault"),
+    ("upload_problems", "remedy"),
     ("runs", "owner"),
     ("runs", "reason"),
     ("batches", "reason"),
@@ -54,6 +62,10 @@ def fill(desk: DeskDriver, sandbox: Sandbox) -> None:
     wishes.ask_resubmit(run_id, [FailureClass.FIX], actor="t")
     wishes.ask_reprocess(run_id, Which.ALL, version="1", actor="t")
     desk.work_until_over(run_id)
+    sent = Uploads(desk)
+    sent.imported("bad.csv", b"key,text\n,nobody\n")
+    sent.imported("next.csv", b"key,text\ndoc-0,changed\n", dataset_id=1)
+    sent.store("waiting.csv", b"key,text\na,alpha\n")
     unknown(desk, sandbox, "drop_after")
     stranger(sandbox)
     wishes.ask_look(actor="t")

@@ -15,6 +15,7 @@ from PIL import Image as Picture
 from support.desk import DeskDriver, documents
 from support.sandbox import Sandbox
 from support.unknown import slow_stranger
+from support.uploading import Uploads
 from werkzeug.routing import Rule
 
 from webapp import wishes, workers
@@ -22,7 +23,9 @@ from webapp.batches.reprocessing import Which
 from webapp.batches.states import FailureClass
 
 # What is no page: files to keep, pictures, and what scripts and machines ask.
-NO_PAGES = re.compile(r"^/(static|admin|charts|live|healthz|readyz|logout)\b|\.(json|jsonl|csv|svg)$|/image/|/export\b")
+NO_PAGES = re.compile(
+    r"^/(static|admin|charts|live|healthz|readyz|logout)\b|\.(json|jsonl|csv|svg)$|/image/|/picture/|/export\b"
+)
 
 
 @dataclass(frozen=True)
@@ -49,9 +52,18 @@ def fill(desk: DeskDriver, sandbox: Sandbox, folder: Path) -> None:
     wishes.ask_reprocess(first, Which.ALL, version="1", actor="ann@example.com")
     wishes.ask_resubmit(first, [FailureClass.FIX], actor="ann@example.com")
     desk.work_until_over(first, hurry=True)
+    _uploads(desk)
     _held(desk, sandbox)
     workers.beat("worker one", "worker")
     workers.beat("clock one", "clock")
+
+
+def _uploads(desk: DeskDriver) -> None:
+    """Files: one with bad records, one that would refresh the first dataset, one that nobody has looked at."""
+    sent = Uploads(desk)
+    sent.imported("people.csv", b"key,text\na,alpha\n,nobody\na,again\n")
+    sent.imported("next.csv", b"key,text\ndoc-0,changed\nnew,beta\n", dataset_id=1)
+    sent.store("waiting.csv", b"key,text,more\n" + b"k" * 200 + b",alpha," + b"x" * 300 + b"\n,none,\n")
 
 
 def _held(desk: DeskDriver, sandbox: Sandbox) -> None:
@@ -86,6 +98,9 @@ EXAMPLES: dict[str, Callable[[DeskDriver], object]] = {
     "wish_id": lambda _: 1,
     "verb": lambda _: "cancel",
     "batch_id": lambda _: 1,
+    "dataset_id": lambda _: 1,
+    "subject_id": lambda _: 1,
+    "upload_id": one("SELECT id FROM uploads WHERE state = 'compared'"),
     "request_id": one(
         "SELECT r.id FROM requests r JOIN items i ON i.id = r.item_id JOIN subjects s ON s.id = i.subject_id "
         "WHERE s.image IS NOT NULL ORDER BY r.id LIMIT 1"
@@ -107,6 +122,10 @@ MORE = (
     "/requests/resubmit?run=1",
     "/requests/reprocess?run=1",
     "/requests/rebuild?run=1",
+    "/datasets/uploads/1/",
+    "/datasets/uploads/3/",
+    "/datasets/?q=nothing-like-it",
+    "/datasets/1/subjects/?q=doc-1",
     "/no/such/page",
 )
 

@@ -14,9 +14,37 @@ def init_app(app: Flask) -> None:
     """Put sign-in, the checks before each request, the error pages and all pages into the application."""
     from flask_wtf.csrf import CSRFProtect
 
-    from webapp.admin import access, account, charts, errorpages, formats, frame, headers, health, live, people
+    from webapp.admin import access, charts, errorpages, formats, frame, headers, health, live, people, uploads
+
+    app.config.update(
+        MAX_CONTENT_LENGTH=MOST_POSTED,
+        # As long as the session: a page that was left open over lunch still works.
+        WTF_CSRF_TIME_LIMIT=None,
+    )
+    app.url_map.converters["row"] = frame.RowId
+    # The order counts: who is it, may they, how much may they send, then whether the form is ours.
+    access.init_app(app)
+    uploads.init_app(app)
+    CSRFProtect(app)
+    people.init_app(app)
+    headers.init_app(app)
+    errorpages.init_app(app)
+    formats.init_app(app)
+    app.register_blueprint(charts.blueprint)
+    app.register_blueprint(health.blueprint)
+    app.register_blueprint(live.blueprint)
+    _init_pages(app)
+    app.add_url_rule("/admin/", "admin_home", _admin_home)
+    settings = app.extensions["batchdesk"].settings
+    app.context_processor(lambda: {"sandbox": settings.sandbox})
+
+
+def _init_pages(app: Flask) -> None:
+    """Put the pages into the frame, in the order of the menu."""
+    from webapp.admin import account, frame
     from webapp.admin.account import AccountPage
     from webapp.admin.batches import BatchesPage
+    from webapp.admin.datasets import DatasetsPage
     from webapp.admin.events import EventsPage
     from webapp.admin.home import Home
     from webapp.admin.outputs import OutputsPage
@@ -26,26 +54,11 @@ def init_app(app: Flask) -> None:
     from webapp.admin.strays import StraysPage
     from webapp.admin.users import UsersPage
 
-    app.config.update(
-        MAX_CONTENT_LENGTH=MOST_POSTED,
-        # As long as the session: a page that was left open over lunch still works.
-        WTF_CSRF_TIME_LIMIT=None,
-    )
-    app.url_map.converters["row"] = frame.RowId
-    # The order counts: who is it, may they, then whether the form is ours.
-    access.init_app(app)
-    CSRFProtect(app)
-    people.init_app(app)
-    headers.init_app(app)
-    errorpages.init_app(app)
-    formats.init_app(app)
-    app.register_blueprint(charts.blueprint)
-    app.register_blueprint(health.blueprint)
-    app.register_blueprint(live.blueprint)
     frame.init_app(
         app,
         Home(name="Home", endpoint="home", url="/"),
         RunsPage(name="Runs", endpoint="runs", url="/runs"),
+        DatasetsPage(name="Datasets", endpoint="datasets", url="/datasets"),
         BatchesPage(name="Batches", endpoint="batches", url="/batches"),
         RequestsPage(name="Requests", endpoint="requests", url="/requests"),
         OutputsPage(name="Outputs", endpoint="outputs", url="/outputs"),
@@ -56,9 +69,6 @@ def init_app(app: Flask) -> None:
         own := AccountPage(name="Account", endpoint="account", url="/account"),
     )
     account.init_app(app, own)
-    app.add_url_rule("/admin/", "admin_home", _admin_home)
-    settings = app.extensions["batchdesk"].settings
-    app.context_processor(lambda: {"sandbox": settings.sandbox})
 
 
 def _admin_home() -> ResponseReturnValue:

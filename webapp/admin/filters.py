@@ -83,7 +83,7 @@ class Asked:
     def url(self, **changes: Any) -> str:
         """The address of this list with these filters; changes replace, None takes away."""
         values = {name: value for name, value in (self.given | changes).items() if value is not None}
-        return url_for(str(request.endpoint), **values)
+        return url_for(str(request.endpoint), **(request.view_args or {}) | values)
 
     def _take(self, name: str, value: str) -> str | None:
         if not value:

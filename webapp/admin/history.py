@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from webapp import db
+from webapp.batches.uploads import TARGET
 
 EVENTS = 30
 
@@ -26,13 +27,13 @@ class History:
 def of(tx: Connection, column: str, row_id: int, before: int | None) -> History:
     """The events of a row.
 
-    :param column: `run_id` or `batch_id`.
+    :param column: `run_id`, `batch_id` or `upload_id`.
     :param before: events with smaller ids, or None for the latest.
     """
     found = db.rows(
         tx,
         f"SELECT e.id, e.at, e.run_id, e.batch_id, b.ordinal, e.kind, e.from_state, e.to_state, e.actor, e.reason "  # noqa: S608 - the column is named by our own code
-        f"FROM events e LEFT JOIN batches b ON b.id = e.batch_id WHERE e.{column} = :id "
+        f"FROM events e LEFT JOIN batches b ON b.id = e.batch_id WHERE {_whose(column)} "
         f"AND e.id < coalesce(CAST(:before AS bigint), 9223372036854775807) ORDER BY e.id DESC LIMIT :limit",
         id=row_id,
         before=before,
@@ -42,7 +43,14 @@ def of(tx: Connection, column: str, row_id: int, before: int | None) -> History:
     return History(shown, shown[-1].id if len(found) > EVENTS else None, before is None)
 
 
+def _whose(column: str) -> str:
+    """The condition on events e of one row; binds :id."""
+    if column == "upload_id":
+        return f"e.target_kind = '{TARGET}' AND e.target = CAST(:id AS text)"
+    return f"e.{column} = :id"
+
+
 def stamp(tx: Connection, column: str | None = None, row_id: int | None = None) -> int:
     """The id of the latest event (of a row, or of all): when it changes, something moved."""
-    where = f"WHERE {column} = :id" if column else ""
-    return int(db.scalar(tx, f"SELECT coalesce(max(id), 0) FROM events {where}", id=row_id))  # noqa: S608 - likewise
+    where = f"WHERE {_whose(column)}" if column else ""
+    return int(db.scalar(tx, f"SELECT coalesce(max(e.id), 0) FROM events e {where}", id=row_id))  # noqa: S608 - likewise

@@ -11,6 +11,7 @@ from webapp import db
 from webapp.admin import history, progress
 from webapp.admin.filters import MOST_DIGITS
 from webapp.admin.frame import reading
+from webapp.admin.previews import uploading
 
 MOST = 60  # bars that one page shows
 
@@ -29,6 +30,8 @@ def live() -> Response:
     wishes = _ids("resubmission")
     bars |= {f"resubmission-{wish}": draw(bar) for wish, bar in progress.of_resubmissions(tx, wishes).items()}
     bars |= {f"click-{wish}": draw(progress.of_click(tx, wish)) for wish in _ids("click")[:1]}
+    draw_upload = get_template_attribute("desk/_uploads.html", "progress")
+    bars |= {f"upload-{one.id}": draw_upload(one) for one in uploading(tx, _ids("upload"))}
     return jsonify(bars=bars, stamp=_stamp(tx))
 
 
@@ -43,7 +46,7 @@ def _ids(name: str) -> list[int]:
 
 
 def _stamp(tx: Connection) -> int:
-    for column in ("run_id", "batch_id"):
+    for column in ("run_id", "batch_id", "upload_id"):
         ids = _ids(f"stamp_{column}")
         if ids:
             return history.stamp(tx, column, ids[0])

@@ -135,6 +135,7 @@ def _find(tx: Connection, request_id: int) -> Any:
         """
         SELECT r.id, r.custom_id, r.item_id, r.attempt, r.state, r.failure_class, r.batch_id, b.ordinal, b.api_id,
                b.state AS batch_state, i.run_id, i.attempts, i.error AS item_error, s.key, s.kind, s.position,
+               s.dataset_id, i.subject_id,
                d.name AS dataset, run.task, run.token, run.shared::text AS shared,
                left(s.data::text, :most) AS subject, s.size AS subject_size, encode(s.image, 'hex') AS image,
                left(p.own::text, :most) AS own, octet_length(p.own::text) AS own_size,

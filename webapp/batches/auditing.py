@@ -86,6 +86,14 @@ CHECKS = {
         AND r.pause_wanted_at IS NULL AND NOT EXISTS (SELECT 1 FROM steps s WHERE s.target_id = b.id
             AND s.step IN ('submit', 'poll', 'ingest'))
     """,
+    "datasets whose count differs from the subjects they hold": """
+        SELECT count(*) FROM datasets d WHERE d.subjects
+        <> (SELECT count(*) FROM subjects s WHERE s.dataset_id = d.id AND s.gone_in IS NULL)
+    """,
+    "uploads under way without a step": """
+        SELECT count(*) FROM uploads u WHERE u.state IN ('importing', 'applying')
+        AND NOT EXISTS (SELECT 1 FROM steps s WHERE s.step = 'import' AND s.target_id = u.id)
+    """,
 }
 
 

@@ -36,14 +36,15 @@ def import_records(
         owner=owner,
     )
     kinds: set[str] = set()
-    count = db.copy_rows(tx, "subjects", SUBJECT_COLUMNS, _subject_rows(dataset_id, records, kinds))
+    count = db.copy_rows(tx, "subjects", SUBJECT_COLUMNS, subject_rows(dataset_id, records, kinds))
     if not count:
         raise InputError(f"{source}: it holds no usable record, so there is nothing to run.")
     db.run(tx, "UPDATE datasets SET subjects = :count WHERE id = :id", count=count, id=dataset_id)
     return dataset_id, kinds.pop()
 
 
-def _subject_rows(dataset_id: int, records: Iterable[Record], kinds: set[str]) -> Iterator[tuple[Any, ...]]:
+def subject_rows(dataset_id: int, records: Iterable[Record], kinds: set[str]) -> Iterator[tuple[Any, ...]]:
+    """The records as rows of SUBJECT_COLUMNS; their images are stored on the way, their kinds noted."""
     for record in records:
         kinds.add(record.kind)
         image = record.image

@@ -1,5 +1,6 @@
-"""The states of runs, batches, requests and items, and the moves of runs and batches. With `outcomes`, which moves
-requests and items, the only code that assigns a state. Every step calls it inside its own transaction.
+"""The states of runs, batches, requests, items and uploads, and the moves of runs, batches and
+uploads. With `outcomes`, which moves requests and items, the only code that assigns a state. Every step calls it inside
+its own transaction.
 
 A move is one guarded statement that also appends its event: it happens whole or not at all, and a
 move that no longer applies (another worker was faster) touches nothing and says so with False.
@@ -63,6 +64,16 @@ class FailureClass(StrEnum):
     STOPPED = "stopped"  # cancelled or never sent
 
 
+class UploadState(StrEnum):
+    WAITING = "waiting"  # a person is to say which column is what
+    IMPORTING = "importing"  # its records are being read
+    REFUSED = "refused"  # it cannot be used as it is; the reason and its problems say why
+    COMPARED = "compared"  # a person is to say whether its dataset is refreshed
+    APPLYING = "applying"  # its dataset is being refreshed
+    IMPORTED = "imported"  # its records are in the dataset
+    DISCARDED = "discarded"  # nobody wants it any more
+
+
 BATCH_MOVES: dict[BatchState, tuple[BatchState, ...]] = {
     BatchState.PLANNED: (BatchState.SUBMITTING, BatchState.DISCARDED),
     BatchState.SUBMITTING: (
@@ -88,6 +99,17 @@ RUN_MOVES: dict[RunState, tuple[RunState, ...]] = {
     RunState.PAUSED: (RunState.RUNNING, RunState.PLANNING, RunState.CANCELLED, RunState.FINISHED),
     RunState.FINISHED: (RunState.RUNNING,),
     RunState.CANCELLED: (RunState.RUNNING,),
+}
+
+UPLOAD_MOVES: dict[UploadState, tuple[UploadState, ...]] = {
+    UploadState.WAITING: (UploadState.IMPORTING, UploadState.DISCARDED),
+    UploadState.IMPORTING: (UploadState.IMPORTED, UploadState.REFUSED, UploadState.COMPARED),
+    UploadState.REFUSED: (UploadState.IMPORTING, UploadState.DISCARDED),
+    UploadState.COMPARED: (UploadState.APPLYING, UploadState.IMPORTING, UploadState.DISCARDED),
+    # Its dataset has another revision than it was compared with: a person is to look again.
+    UploadState.APPLYING: (UploadState.IMPORTED, UploadState.COMPARED),
+    UploadState.IMPORTED: (),
+    UploadState.DISCARDED: (),
 }
 
 OPEN_BATCH_STATES = tuple(
@@ -118,6 +140,15 @@ def move_run(
     return moved is not None
 
 
+def move_upload(
+    tx: Connection, upload_id: int, to: UploadState, *, actor: str, reason: str | None = None, **columns: Any
+) -> bool:
+    """Move an upload from whatever state allows it to `to`; False if its state allows it no more."""
+    sources = [state.value for state, targets in UPLOAD_MOVES.items() if to in targets]
+    moved = _move(tx, "uploads", upload_id, to.value, sources, actor, reason, columns)
+    return moved is not None
+
+
 def _move(
     tx: Connection,
     table: str,
@@ -129,7 +160,11 @@ def _move(
     columns: dict[str, Any],
 ) -> Any:
     extra = "".join(f", {name} = :{name}" for name in columns) + (", held = false" if table == "batches" else "")
-    run, batch = ("old.id", "NULL") if table == "runs" else ("old.run_id", "old.id")
+    owners = {
+        "runs": "old.id, NULL, NULL, NULL",
+        "batches": "old.run_id, old.id, NULL, NULL",
+        "uploads": "NULL, NULL, 'upload', CAST(old.id AS text)",
+    }
     return db.row(
         tx,
         f"""
@@ -139,8 +174,8 @@ def _move(
             UPDATE {table} SET state = :to, reason = :reason, state_since = now(){extra}
             FROM old WHERE {table}.id = old.id
         )
-        INSERT INTO events (run_id, batch_id, kind, from_state, to_state, actor, address, reason)
-        SELECT {run}, {batch}, 'move', old.state, :to, :actor, :address, :reason FROM old
+        INSERT INTO events (run_id, batch_id, target_kind, target, kind, from_state, to_state, actor, address, reason)
+        SELECT {owners[table]}, 'move', old.state, :to, :actor, :address, :reason FROM old
         RETURNING id
         """,  # noqa: S608 - table and column names come from our own code
         row_id=row_id,

@@ -26,6 +26,7 @@ RENUDGE_SECONDS = 5.0
 
 
 class StepName(StrEnum):
+    IMPORT = "import"  # of an upload: its records become a dataset, or refresh one
     PLAN = "plan"  # of a run: build requests, cut batches
     SUBMIT = "submit"  # of a batch: the one POST, or what became of it
     POLL = "poll"  # of a batch: ask the API how far it is

@@ -43,6 +43,13 @@ def csv_records(path: Path, key_field: str, text_field: str) -> Iterator[Record 
         raise InputError(f"{shown(path)} has a header but no records below it.")
 
 
+def csv_columns(path: Path) -> list[str]:
+    """The names in the header; none when it cannot be read."""
+    rows = _Rows(path, _delimiter(path, ()))
+    header = next(rows, [])
+    return [] if rows.fault else header
+
+
 def _ragged(row: list[str], header: list[str]) -> Fault | None:
     if len(row) == len(header):
         return None
@@ -66,7 +73,7 @@ def _header(path: Path, rows: _Rows, wanted: tuple[str, str]) -> list[str]:
     return header
 
 
-def _delimiter(path: Path, wanted: tuple[str, str]) -> str:
+def _delimiter(path: Path, wanted: tuple[str, ...]) -> str:
     """The delimiter by which the first line names the wanted columns, else the one by which it names most."""
     first = next((line for _, _, line in file_lines(path) if line.strip()), b"").decode("utf-8", "replace")
 

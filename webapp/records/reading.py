@@ -10,14 +10,23 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from webapp.errors import InputError
-from webapp.records.csv_input import csv_records
+from webapp.records.csv_input import csv_columns, csv_records
 from webapp.records.escapes import one_line, shown
 from webapp.records.folder_input import folder_records
 from webapp.records.images import Image
-from webapp.records.jsonl_input import jsonl_records
+from webapp.records.jsonl_input import jsonl_members, jsonl_records
 from webapp.records.record import RAW_BYTES, Problem, Record
 
-__all__ = ["RAW_BYTES", "SHOWN_PROBLEMS", "Image", "Problem", "Record", "problems_report", "read_records"]
+__all__ = [
+    "RAW_BYTES",
+    "SHOWN_PROBLEMS",
+    "Image",
+    "Problem",
+    "Record",
+    "problems_report",
+    "read_records",
+    "record_fields",
+]
 
 _READERS = {".jsonl": jsonl_records, ".ndjson": jsonl_records, ".csv": csv_records, ".tsv": csv_records}
 _HINTS = {
@@ -49,6 +58,18 @@ def read_records(path: Path, *, key_field: str = "key", text_field: str = "text"
             f"{shown(path)} holds no records; the input must be {_ACCEPTED}, with at least one record in it."
         )
     return itertools.chain((first,), found)
+
+
+def record_fields(path: Path) -> list[str]:
+    """The names of what a file's records hold: the columns of a table, the members of the first objects.
+
+    :param path: a file, or the beginning of one.
+    :raises InputError: it is no text, or has another ending.
+    """
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise InputError(_unknown_ending(path))
+    return csv_columns(path) if reader is csv_records else jsonl_members(path)
 
 
 def problems_report(first: Sequence[Problem], count: int) -> str:

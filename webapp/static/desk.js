@@ -56,6 +56,17 @@
     tell();
   }
 
+  // -- another column is chosen: draw the preview anew; a file that is too large is told before it is sent
+  document.addEventListener("change", (event) => {
+    const form = event.target.closest("form[data-redraw]");
+    if (form) form.requestSubmit();
+    const most = Number(event.target.dataset.most);
+    if (!most) return;
+    const large = [...event.target.files].some((file) => file.size > most);
+    document.querySelector("[data-too-large]").hidden = !large;
+    event.target.form.querySelector("button[type=submit]").disabled = large;
+  });
+
   // -- live progress
   if (!main || !main.dataset.live) return;
   let stamp = main.dataset.stamp;
