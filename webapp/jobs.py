@@ -31,6 +31,7 @@ from webapp.batches import (
     polling,
     processing,
     resubmission,
+    schedules,
     steps,
     strays,
     submission,
@@ -64,6 +65,7 @@ RUN: dict[StepName, Callable[[Desk, Lease], float | None]] = {
     StepName.PROCESS: processing.process,
     StepName.RESUBMIT: resubmission.resubmit,
     StepName.LOOK: strays.look,
+    StepName.REPEAT: schedules.repeat,
 }
 
 

@@ -23,16 +23,18 @@ def note(
     actor: str,
     reason: str,
     batch_id: int | None = None,
+    schedule_id: int | None = None,
     kind: str = "note",
     **data: Any,
 ) -> None:
     """Append an event that is no move of a run or batch: a wish, a chunk, something worth telling."""
     db.run(
         tx,
-        "INSERT INTO events (run_id, batch_id, kind, actor, reason, data) "
-        "VALUES (:run_id, :batch_id, :kind, :actor, :reason, CAST(:data AS json))",
+        "INSERT INTO events (run_id, batch_id, schedule_id, kind, actor, reason, data) "
+        "VALUES (:run_id, :batch_id, :schedule_id, :kind, :actor, :reason, CAST(:data AS json))",
         run_id=run_id,
         batch_id=batch_id,
+        schedule_id=schedule_id,
         kind=kind,
         actor=actor,
         reason=storable(reason),

@@ -14,11 +14,15 @@ from pydantic import BaseModel
 
 from webapp.batches import encoding
 from webapp.batches.bounded import Broke, bounded
+from webapp.batches.naming import TOKEN_LENGTH
 from webapp.errors import InputError, PluginError
 from webapp.hooks import Image, Subject, Task, calls
 from webapp.records import jsontext
 
 Row = TypeVar("Row")
+
+NO_TOKEN = "0" * TOKEN_LENGTH  # as long as a run's own, for requests that are only shown and measured
+NO_ID = b"(made when planned)"
 
 # What a task or its parameters may raise: the fault of a setting or a record, never of ours.
 FAULTS = (InputError, PluginError, TypeError, ValueError, RecursionError)

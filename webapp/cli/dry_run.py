@@ -13,19 +13,16 @@ import click
 from pydantic import BaseModel
 
 from webapp.batches import encoding, runs
-from webapp.batches.building import Mould, own_parts, shared_part
+from webapp.batches.building import NO_ID, NO_TOKEN, Mould, own_parts, shared_part
 from webapp.batches.cutting import cut
 from webapp.batches.importing import Sieve
-from webapp.batches.naming import TOKEN_LENGTH
 from webapp.cli.app import BAD_USAGE, FAILURES, OK
 from webapp.db import utcnow
 from webapp.hooks import Registry, Task
-from webapp.money.prices import Usage, cost
+from webapp.money.prices import priced
 from webapp.records.reading import Problem, Record, problems_report
 from webapp.settings import load
 
-TOKEN = "0" * TOKEN_LENGTH  # as long as a run's own
-ANY_USAGE = Usage(input=1, write_5m=0, write_1h=0, read=0, output=1, web_searches=0, geo=None)
 SHOWN = 2000  # characters of the first request
 CHUNK = 200  # records that are built in one go
 
@@ -59,8 +56,8 @@ class Rehearsal:
         self._mould = Mould.of(
             task,
             settings,
-            shared_part(task, settings, TOKEN),
-            token=TOKEN,
+            shared_part(task, settings, NO_TOKEN),
+            token=NO_TOKEN,
             text_field=text_field,
             max_bytes=load().batch_max_bytes,
         )
@@ -79,8 +76,8 @@ class Rehearsal:
                     self.failed.append(f"{row.key}: {own.fault}")
                     continue
                 if self.first is None:
-                    self.first = encoding.join_line(b"(made when planned)", shared, own.text.encode())
-                identifier = encoding.custom_id(row.position + 1, TOKEN, 1)
+                    self.first = encoding.join_line(NO_ID, shared, own.text.encode())
+                identifier = encoding.custom_id(row.position + 1, NO_TOKEN, 1)
                 yield encoding.line_bytes(len(identifier), len(shared), own.size)
 
     def _row(self, record: Record) -> Row:
@@ -125,7 +122,7 @@ def rehearse(
         click.echo(problems_report(sieve.first, sieve.count), err=True)
     for failed in rehearsal.failed[:20]:
         click.echo(f"Would not be sent: {failed}", err=True)
-    if cost(rehearsal.model, ANY_USAGE, utcnow()) is None:
+    if not priced(rehearsal.model, utcnow()):
         click.echo(
             f"Model '{rehearsal.model}' is not in the price table: its answers would be unpriced; and if the API does "
             "not know it either, every request would fail.",
