@@ -19,6 +19,7 @@ def init_app(app: Flask) -> None:
     from webapp.admin.home import Home
     from webapp.admin.requests import RequestsPage
     from webapp.admin.runs import RunsPage
+    from webapp.admin.schedules import SchedulesPage
     from webapp.admin.strays import StraysPage
 
     app.config.update(
@@ -42,6 +43,7 @@ def init_app(app: Flask) -> None:
         RunsPage(name="Runs", endpoint="runs", url="/runs"),
         BatchesPage(name="Batches", endpoint="batches", url="/batches"),
         RequestsPage(name="Requests", endpoint="requests", url="/requests"),
+        SchedulesPage(name="Schedules", endpoint="schedules", url="/schedules"),
         StraysPage(name="Strays", endpoint="strays", url="/strays"),
     )
     app.add_url_rule("/admin/", "admin_home", _admin_home)

@@ -19,6 +19,7 @@ from webapp.admin.filters import Asked, Cursor, Found, page_of
 from webapp.admin.formats import plural
 from webapp.admin.frame import act, back_to, expose, reading
 from webapp.admin.payloads import laid_out
+from webapp.admin.starting import RunsStart
 from webapp.batches.completion import GOES_AGAIN
 from webapp.batches.desk import ceiling
 from webapp.batches.states import FailureClass, RunState
@@ -40,7 +41,7 @@ AGAIN_WORDS = {"retrying": "Not failed yet: these go out again by themselves."}
 PRESELECTED = frozenset({FailureClass.RETRY, FailureClass.OUTPUT, FailureClass.ACCOUNT, FailureClass.STOPPED})
 
 
-class RunsPage(RunsAgain):
+class RunsPage(RunsStart, RunsAgain):
     """Runs, newest first."""
 
     @expose("/")
@@ -160,7 +161,8 @@ def find(tx: Connection, run_id: int) -> Any:
         """
         SELECT r.id, r.task, r.task_version, r.settings::text AS settings, r.subjects, r.state, r.state_since,
                r.reason, r.owner, r.created_at, r.pause_wanted_at, r.cancel_wanted_at, r.resubmit_wanted,
-               r.parent_run_id,
+               r.parent_run_id, r.selected, r.schedule_id,
+               (SELECT s.name FROM schedules s WHERE s.id = r.schedule_id) AS schedule,
                d.id AS dataset_id, d.name AS dataset, d.source,
                (SELECT extract(epoch FROM s.due_at - now()) FROM steps s
                 WHERE s.step = 'resubmit' AND s.target_id = r.id) AS retrying_in,

@@ -107,7 +107,7 @@ def preview(
 def _place_of(tx: Any, dataset_id: int, key: str) -> int:
     position = db.scalar(
         tx,
-        "SELECT s.position FROM subjects s JOIN datasets d ON d.id = s.dataset_id WHERE d.id = :id AND s.key = :key "
+        "SELECT s.position FROM subjects s JOIN datasets d ON d.id = s.dataset_id WHERE d.id = :id AND s.key = :key "  # noqa: S608 - a constant
         f"AND {IN_REVISION.replace(':revision', 'd.revision')}",
         id=dataset_id,
         key=key,

@@ -173,7 +173,7 @@ def find(tx: Connection, schedule_id: int, *, lock: bool = False) -> Any:
 def _find(tx: Connection, schedule_id: int, *, lock: bool = False) -> Any:
     return db.row(
         tx,
-        "SELECT id, name, dataset_id, task, settings::text AS settings, over, cron, zone, enabled, problem, next_at, "
+        "SELECT id, name, dataset_id, task, settings::text AS settings, over, cron, zone, enabled, problem, next_at, "  # noqa: S608 - no words of others
         "run_id, outcome, outcome_at, token, owner, created_at, "
         "CAST(extract(epoch FROM next_at - now()) AS float) AS early "
         f"FROM schedules WHERE id = :id{' FOR UPDATE' if lock else ''}",
