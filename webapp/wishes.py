@@ -76,6 +76,7 @@ def ask_pause_schedule(schedule_id: int, *, actor: str) -> None:
     """Make no more runs of a schedule; see `schedules.pause`."""
     with db.transaction() as tx:
         schedules.pause(tx, schedule_id, actor=actor)
+    nudge()
 
 
 def ask_resume_schedule(schedule_id: int, *, actor: str) -> None:
@@ -88,6 +89,7 @@ def ask_delete_schedule(schedule_id: int, *, actor: str) -> None:
     """Take a schedule away; see `schedules.delete`."""
     with db.transaction() as tx:
         schedules.delete(tx, schedule_id, actor=actor)
+    nudge()
 
 
 def ask_cancel_run(run_id: int, *, actor: str, unproved: bool = False) -> None:

@@ -214,7 +214,7 @@ def _words(info: FieldInfo, schema: Mapping[str, Any]) -> str:
     if schema.get("type") == "array":
         words.append("Comma-separated, or one on each line.")
     default = _written(_default(info))
-    if default not in (None, "", False):
+    if default not in ("", False):
         words.append(f"Default: {default}.")
     return " ".join(one for one in words if one)
 
@@ -281,7 +281,7 @@ def _written(value: Any) -> Any:
         return line.getvalue()
     if isinstance(value, dict):
         return jsontext.dumps(value).decode()
-    return value if value is None or isinstance(value, bool) else str(value)
+    return "" if value is None else value if isinstance(value, bool) else str(value)
 
 
 def _read(control: Field) -> Any:

@@ -135,6 +135,7 @@ def pause(tx: Connection, schedule_id: int, *, actor: str) -> None:
         raise Refused(f"Schedule {schedule_id} is paused already.")
     db.run(tx, "UPDATE schedules SET enabled = false WHERE id = :id", id=schedule_id)
     note(tx, run_id=None, schedule_id=schedule_id, actor=actor, reason="Schedule paused.", kind="wish")
+    due(tx, StepName.REPEAT, schedule_id)  # which ends with it
 
 
 def resume(tx: Connection, schedule_id: int, *, actor: str) -> None:
@@ -157,6 +158,7 @@ def delete(tx: Connection, schedule_id: int, *, actor: str) -> None:
     found = find(tx, schedule_id, lock=True)
     db.run(tx, "DELETE FROM schedules WHERE id = :id", id=schedule_id)
     note(tx, run_id=None, schedule_id=schedule_id, actor=actor, reason=f"Schedule “{found.name}” deleted.", kind="wish")
+    due(tx, StepName.REPEAT, schedule_id)  # which ends with it
 
 
 def find(tx: Connection, schedule_id: int, *, lock: bool = False) -> Any:
