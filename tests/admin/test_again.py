@@ -166,7 +166,7 @@ def test_what_a_rebuild_lacks_is_said(operator: Visitor, desk: DeskDriver, picky
     assert "no subject that failed so" in operator.post(f"/runs/{picky}/rebuild", **form | {"class": "fix"})
     bad = form | {"class": "output", "set-max_tokens": "none"}
     response = operator.send(f"/runs/{picky}/rebuild", **bad | {"set-words": "kept, as typed"})
-    assert response.status_code == 422
+    assert response.status_code == 200
     assert "Is 'none': Input should be a valid integer" in words(response.text)
     assert fields(response.text)["set-words"] == "kept, as typed"
     assert fields(response.text)["class"] == "output"

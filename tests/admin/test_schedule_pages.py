@@ -40,7 +40,7 @@ def test_a_run_that_went_well_is_scheduled_and_the_schedule_tells_of_its_runs(
     assert (form["over"], form["every"], form["zone"], form["set-labels"]) == ("stale", "day", "UTC", "alpha,beta")
     form |= {"name": "Every <night>", "every": "weekdays", "at": "02:30", "zone": "Europe/Berlin", "over": "all"}
     response = operator.send(path, **form | {"do": "look"})
-    assert "The next three times: 20" in words(response.text)
+    assert re.search(r"The next three times: \w+ 20\d\d-\d\d-\d\d 02:30, .* in Europe/Berlin\.", words(response.text))
     assert fields(response.text) == form and not desk.rows("SELECT 1 FROM schedules"), "nothing is saved by looking"
 
     page = operator.post(path, **form)
@@ -66,13 +66,13 @@ def test_what_is_wrong_is_said_all_at_once_and_nothing_typed_is_lost(
     form = fields(operator.get(path)) | {"name": "", "at": "25:00", "set-labels": "one", "zone": "Mars/Olympus"}
     response = operator.send(path, **form)
     told = words(response.text)
-    assert response.status_code == 422
+    assert response.status_code == 200
     for sentence in ("Give it a name.", "A time of day is written as 02:30.", "at least two labels", "Not a valid"):
         assert sentence in told, sentence
     assert fields(response.text)["at"] == "25:00" and fields(response.text)["set-labels"] == "one"
     form = fields(operator.get(path)) | {"every": "cron", "cron": "0 0 30 2 *"}
     response = operator.send(path, **form)
-    assert response.status_code == 422 and "“0 0 30 2 *” never comes true." in words(response.text)
+    assert response.status_code == 200 and "“0 0 30 2 *” never comes true." in words(response.text)
     assert operator.send(path, **form | {"cron": "0 0 1 * *", "token": "x"}).status_code == 400
     assert desk.scalar("SELECT count(*) FROM schedules") == 0
 
@@ -105,7 +105,7 @@ def test_a_schedule_is_changed_paused_resumed_and_deleted(operator: Visitor, des
     page = operator.post("/schedules/1/edit", **form | {"name": "Weekly", "every": "week", "set-labels": "x,y"})
     assert "Schedule 1 is changed." in page and "Weekly" in page and "every Monday at 02:00" in words(page)
     response = operator.send("/schedules/1/edit", **form | {"set-labels": ""})
-    assert response.status_code == 422 and "Is required" in response.text
+    assert response.status_code == 200 and "Is required" in response.text
     assert "Schedule 1 is paused" in operator.post("/schedules/1/pause")
     assert "not while it is paused" in words(operator.get("/schedules/1/"))
     assert "is paused already" in operator.post("/schedules/1/pause")

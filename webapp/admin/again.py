@@ -75,7 +75,7 @@ class RunsAgain(Page):
             if done is not None:
                 return done
         counts = {} if everything else rebuildable(tx, run_id, most=ceiling())
-        page = self.render(
+        return self.render(
             "desk/rebuild_run.html",
             run=run,
             everything=everything,
@@ -88,7 +88,6 @@ class RunsAgain(Page):
             token=request.form.get("token") or new_token(),
             back=back,
         )
-        return page, 422 if request.method == "POST" else 200
 
     def _rebuild(
         self, run_id: int, back: str, classes: list[FailureClass] | None, form: SettingsForm | None

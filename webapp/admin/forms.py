@@ -212,7 +212,8 @@ def _words(info: FieldInfo, schema: Mapping[str, Any]) -> str:
     """What a setting is for, and what it is if nobody says."""
     words = [info.description or ""]
     if schema.get("type") == "array":
-        words.append("Comma-separated, or one on each line.")
+        separated = "comma" not in words[0]
+        words.append(f"{'Comma-separated, or' if separated else 'Or'} each on a line of its own.")
     default = _written(_default(info))
     if default not in ("", False):
         words.append(f"Default: {default}.")

@@ -5,6 +5,7 @@ run, or for a dataset and a task; its settings are filled in as for a run. Regis
 from __future__ import annotations
 
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from flask import abort, flash, redirect, request, url_for
 from flask.typing import ResponseReturnValue
@@ -17,7 +18,7 @@ from webapp.admin.filters import Asked, Cursor, Found, page_of
 from webapp.admin.forms import SettingsForm, asked_token, task_named
 from webapp.admin.frame import Page, act, back_to, expose, reading
 from webapp.admin.payloads import laid_out
-from webapp.admin.starting import WRONG, Subject, choosing, extents, find_dataset
+from webapp.admin.starting import Subject, choosing, extents, find_dataset
 from webapp.admin.timing import ScheduleForm, in_words
 from webapp.batches.naming import new_token
 from webapp.batches.schedules import find
@@ -104,9 +105,8 @@ class SchedulesPage(Page):
     def _filling(
         self, tx: Connection, asked: Asked, chosen: Subject, form: SettingsForm, timing: ScheduleForm, schedule: Any
     ) -> ResponseReturnValue:
-        wrong = bool(timing.errors or form.problems or form.fields.errors)
         looked = request.method == "POST" and not timing.errors
-        page = self.render(
+        return self.render(
             "desk/schedule_settings.html",
             asked=asked,
             chosen=chosen,
@@ -117,7 +117,6 @@ class SchedulesPage(Page):
             next_times=_times(tx, timing.wanted.cron, timing.wanted.zone) if looked else [],
             token=request.form.get("token") or new_token(),
         )
-        return page, WRONG if wrong else 200
 
     @expose("/<row:schedule_id>/pause", methods=("POST",))
     def pause(self, schedule_id: int) -> ResponseReturnValue:
@@ -162,8 +161,10 @@ def _sound(tx: Connection, form: SettingsForm, timing: ScheduleForm) -> bool:
     return settings is not None and timed
 
 
-def _times(tx: Connection, cron: str, zone: str) -> list[Any]:
-    return times(cron, zone, db.scalar(tx, "SELECT now()"), TIMES_SHOWN)
+def _times(tx: Connection, cron: str, zone: str) -> list[str]:
+    """The next times, by the clocks of the place."""
+    found = times(cron, zone, db.scalar(tx, "SELECT now()"), TIMES_SHOWN)
+    return [f"{when.astimezone(ZoneInfo(zone)):%a %Y-%m-%d %H:%M}" for when in found]
 
 
 def _schedule(tx: Connection, schedule_id: int) -> Any:

@@ -25,7 +25,6 @@ from webapp.hooks import Task
 from webapp.records import jsontext
 
 DATASETS = 20
-WRONG = 422
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +85,7 @@ class RunsStart(Page):
         do = request.form.get("do")
         settings = None if do == "change" else form.parse()
         if settings is None:
-            return self._filling(tx, asked, chosen, form, over), 200 if do == "change" else WRONG
+            return self._filling(tx, asked, chosen, form, over)
         assert chosen.task is not None
         if do == "start":
             return self._start(tx, asked, chosen, form, over)
@@ -97,7 +96,7 @@ class RunsStart(Page):
             seen = _seen(chosen, settings, over, by_key=False)
         except BatchdeskError as error:
             form.problems.append(str(error))
-            return self._filling(tx, asked, chosen, form, over), WRONG
+            return self._filling(tx, asked, chosen, form, over)
         return self.render(
             "desk/new_run_preview.html",
             asked=asked,
@@ -132,7 +131,7 @@ class RunsStart(Page):
             )
         except BatchdeskError as error:
             form.problems.append(str(error))
-            return self._filling(tx, asked, chosen, form, over), WRONG
+            return self._filling(tx, asked, chosen, form, over)
         flash(f"Run {run_id} is started.", "success")
         if jobs.queue_trouble() is not None:
             flash("It is noted, and waits: the queue (Redis or Valkey) takes nothing just now.", "error")
