@@ -271,7 +271,10 @@ def _default(info: FieldInfo) -> Any:
     """A default as it would be stored; None where there is none."""
     if info.is_required():
         return None
-    return to_jsonable_python(info.get_default(call_default_factory=True), fallback=str)
+    try:
+        return to_jsonable_python(info.get_default(call_default_factory=True), fallback=str)
+    except Exception:  # noqa: BLE001 - a plugin's factory, which may need the other settings: then it is not shown
+        return None
 
 
 def _written(value: Any) -> Any:
