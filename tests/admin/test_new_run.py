@@ -215,7 +215,7 @@ def test_images_are_a_note_of_their_size_in_a_preview(operator: Visitor, desk: D
 def test_a_run_is_repeated_over_what_is_older_than_its_settings(
     operator: Visitor, desk: DeskDriver, sandbox: Sandbox
 ) -> None:
-    sandbox.configure(invalid_share=0.3)
+    sandbox.configure(invalid_share=0.5)
     run_id = desk.run(documents(20), labels="alpha,beta")
     failed = desk.summary(run_id).errored
     sandbox.configure(invalid_share=0)

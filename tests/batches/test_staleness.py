@@ -47,7 +47,7 @@ def refresh(desk: DeskDriver) -> None:
 
 
 def test_what_has_an_output_of_the_same_settings_is_not_stale(desk: DeskDriver, sandbox: Sandbox) -> None:
-    sandbox.configure(invalid_share=0.3)
+    sandbox.configure(invalid_share=0.5)
     run_id = desk.run(documents(20))
     sandbox.configure(invalid_share=0)
     failed = {row.key for row in desk.outputs(run_id) if row.status != "succeeded"}

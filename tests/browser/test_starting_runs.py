@@ -53,8 +53,8 @@ def test_a_run_is_started_from_the_form_and_watched_to_its_end(
 def test_only_what_is_older_than_the_settings_is_asked_again(
     page: Page, dashboard: str, desk: DeskDriver, sandbox: SandboxProcess
 ) -> None:
-    sandbox.configure(invalid_share=0.4)
-    run_id = desk.run(documents(10))
+    sandbox.configure(invalid_share=0.5)
+    run_id = desk.run(documents(20))
     failed = desk.summary(run_id).errored
     sandbox.configure(invalid_share=0)
     sign_in(page, dashboard, make_person("operator"))
