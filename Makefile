@@ -1,6 +1,6 @@
 # Batchdesk: everything a fresh machine needs is Python 3.11 or later, make and the package index.
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench chaos lock
+.PHONY: help install demo test check bench bench-scale chaos screenshots lock
 SHELL := /bin/sh
 
 PYTHON ?= python3
@@ -38,6 +38,9 @@ chaos: $(VENV)/installed-dev ## Kills and API faults at random, audited (SEED=n 
 	@PYTHONPATH=tests:. $(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
 		$(if $(filter 1,$(SWEEP)),--sweep) $(if $(ONLY),--only $(ONLY)) $(if $(HOW),--how $(HOW))
 
+screenshots: $(VENV)/installed-dev ## A picture of every page, light and dark, wide and narrow, in screenshots/ (needs chromium)
+	@SCREENSHOTS=screenshots $(BIN)/python -m pytest -q --timeout 1800 tests/browser/test_every_page.py -k axe
+
 check: $(VENV)/installed-dev ## Format, lint, types, layers, migration drift
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -46,6 +49,9 @@ check: $(VENV)/installed-dev ## Format, lint, types, layers, migration drift
 
 bench: $(VENV)/installed-dev ## Figures as JSON lines, each beside its limit
 	@$(BIN)/python -m bench
+
+bench-scale: $(VENV)/installed-dev ## What each page takes at 5 million requests, as JSON lines
+	@$(BIN)/python -m bench.scale
 
 lock: ## Pin the dependencies anew (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \

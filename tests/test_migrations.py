@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
@@ -18,7 +19,7 @@ from webapp.db import db
 from webapp.local import Services
 
 # What stands in the catalog of one schema: (kind, name, what it is), all that a statement could tell apart.
-CATALOG = """
+CATALOG = r"""
     SELECT 'table' AS kind, c.relname::text AS name, concat_ws(' ', c.relkind, c.reloptions::text) AS what
     FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'S', 'v', 'm', 'p')
     UNION ALL
@@ -32,6 +33,12 @@ CATALOG = """
     UNION ALL
     SELECT 'constraint', conrelid::regclass || '.' || conname, pg_get_constraintdef(oid)
     FROM pg_constraint WHERE connamespace = 'public'::regnamespace
+    UNION ALL
+    SELECT 'trigger', tgrelid::regclass || '.' || tgname, pg_get_triggerdef(oid)
+    FROM pg_trigger WHERE NOT tgisinternal
+    UNION ALL
+    SELECT 'function', proname::text, regexp_replace(prosrc, '\s+', ' ', 'g')
+    FROM pg_proc WHERE pronamespace = 'public'::regnamespace
     UNION ALL
     SELECT 'sequence', sequencename::text, concat_ws(' ', data_type, start_value, increment_by, cycle)
     FROM pg_sequences WHERE schemaname = 'public'
@@ -145,3 +152,25 @@ def test_what_waits_for_its_next_attempt_is_known_after_the_upgrade(empty: Flask
             "SELECT run_id, retry_attempt, sum(errored) FROM tallies GROUP BY 1, 2 ORDER BY 1, 2"
         ).all()
     assert [tuple(line) for line in found] == [(1, 1, 2), (1, 2, 1), (1, None, 1), (2, None, 4)]
+
+
+def test_what_the_ledger_holds_is_tallied_after_the_upgrade_and_so_is_what_an_earlier_version_appends(
+    empty: Flask,
+) -> None:
+    line = (
+        "INSERT INTO ledger_lines (api_batch_id, custom_id, account_id, run_id, request_id, model, input_tokens, "
+        "cost_usd, sync_cost_usd, duplicate, priced_at) SELECT 'b', '{0}' || n, 1, 1, n, 'm', 5, 0.25, 0.5, n = 3, "
+        "'2026-11-2{0} 23:30:00+00' FROM generate_series(1, 3) n"
+    )
+    upgrade(revision="0004")
+    with db.engine.begin() as connection:
+        connection.exec_driver_sql(line.format(1))
+    upgrade()
+    with db.engine.begin() as connection:
+        connection.exec_driver_sql(line.format(2))
+        found = connection.exec_driver_sql(
+            "SELECT day::text, lines, duplicates, cost_usd, sync_cost_usd, input_tokens, output_tokens "
+            "FROM ledger_tallies ORDER BY 1"
+        ).all()
+    sums = (3, 1, Decimal("0.75"), Decimal(1), 15, 0)
+    assert [tuple(line) for line in found] == [("2026-11-21", *sums), ("2026-11-22", *sums)]

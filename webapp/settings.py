@@ -149,6 +149,13 @@ class Settings(BaseModel):
     home: Path = Field(Path("instance"), description="Folder for embedded data, logs and the sandbox.")
     host: str = Field("127.0.0.1", description="Address that the dashboard listens on.")
     port: int = Field(8000, ge=0, le=65535, description="Port that the dashboard listens on.")
+    trusted_proxies: int = Field(
+        0,
+        ge=0,
+        le=10,
+        description="How many proxies stand before the dashboard, each of which appends to X-Forwarded-For and "
+        "X-Forwarded-Proto. 0: what these say is not believed.",
+    )
     admin_email: str = Field("admin@example.com", description="The first admin's sign-in name.")
     admin_password: SecretStr | None = Field(
         None, min_length=8, description="The first admin's password. Absent: one is made and printed once."

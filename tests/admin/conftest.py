@@ -35,3 +35,8 @@ def viewer(person: Callable[[str | None], Visitor]) -> Visitor:
 @pytest.fixture
 def operator(person: Callable[[str | None], Visitor]) -> Visitor:
     return person("operator")
+
+
+@pytest.fixture
+def admin(person: Callable[[str | None], Visitor]) -> Visitor:
+    return person("admin")

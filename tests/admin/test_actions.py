@@ -166,7 +166,7 @@ def test_an_action_never_leads_elsewhere(operator: Visitor, desk: DeskDriver, un
         assert response.headers["Location"] == "/batches/1/", back
 
 
-def test_an_action_on_what_does_not_exist_is_refused(operator: Visitor) -> None:
+def test_an_action_on_what_does_not_exist_is_not_found(operator: Visitor) -> None:
     response = operator.send("/runs/999/cancel")
-    assert response.status_code == 303
-    assert "There is no run 999." in operator.get("/runs/")
+    assert response.status_code == 404
+    assert "There is no run 999." in response.text

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from flask import Flask
 from sqlalchemy import Connection
 
 from webapp import db
 from webapp.admin.filters import Cursor
-from webapp.admin.looking import WINDOW, Wanted, find
+from webapp.admin.looking import WINDOW, Wanted, find, matching
 
 ALL = 120_000
-NOTHING = Wanted(None, None, None, None, None)
+NOW = datetime.now(UTC) + timedelta(days=1)
+NOTHING = Wanted()
 FIRST = Cursor(None, None)
 
 
@@ -54,10 +57,17 @@ def test_no_way_to_a_request_reads_more_than_it_must(large: None) -> None:
         "oldest": (NOTHING, Cursor(None, 0), 50, 1_000),
         "batch": (Wanted(None, None, 3, None, None), FIRST, 50, 1_000),
         "run": (Wanted(None, None, None, 1, None), FIRST, 50, 2_000),
-        "run and state": (Wanted("errored", None, None, 1, None), FIRST, 5, 15_000),
-        "run and class": (Wanted(None, "fix", None, 1, None), FIRST, 5, 15_000),
+        "run and state": (Wanted("errored", None, None, 1, None), FIRST, 5, 1_000),
+        "run and class": (Wanted(None, "fix", None, 1, None), FIRST, 5, 1_000),
         "run without failures": (Wanted("errored", None, None, 2, None), FIRST, 0, 1_000),
-        "state": (Wanted("errored", None, None, None, None), FIRST, 0, 2 * WINDOW + 1_000),
+        "state": (Wanted("succeeded"), FIRST, 50, 1_000),
+        "state of none": (Wanted("pending"), FIRST, 0, 2 * WINDOW + 1_000),
+        "failures": (Wanted("errored"), FIRST, 5, 1_000),
+        "error": (Wanted(error="x"), FIRST, 0, 1_000),
+        "output": (Wanted(None, "output"), FIRST, 0, 1_000),
+        "task": (Wanted(task="classify"), FIRST, 50, 1_000),
+        "day": (Wanted(since=NOW), FIRST, 0, 1_000),
+        "day and class": (Wanted(failure="fix", until=NOW), FIRST, 5, 1_000),
         "key": (Wanted(None, None, None, None, "doc-77"), FIRST, 3, 1_000),
         "custom_id": (Wanted(None, None, None, None, "78-t2-1"), FIRST, 1, 1_000),
         "its beginning": (Wanted(None, None, None, None, "78-t"), FIRST, 3, 1_000),
@@ -74,7 +84,9 @@ def test_no_way_to_a_request_reads_more_than_it_must(large: None) -> None:
 
 
 def test_a_look_at_all_requests_goes_on_where_it_stopped(large: None) -> None:
-    wanted = Wanted("errored", None, None, None, None)
+    wanted = Wanted("pending")
+    with db.transaction() as tx:
+        db.run(tx, "UPDATE requests SET state = 'pending' WHERE id BETWEEN 12001 AND 12005")
     with db.transaction() as tx:
         first = find(tx, wanted, FIRST)
         assert (first.rows, first.stopped_at) == ([], ALL - WINDOW + 1)
@@ -82,3 +94,17 @@ def test_a_look_at_all_requests_goes_on_where_it_stopped(large: None) -> None:
         third = find(tx, wanted, Cursor(second.stopped_at, None))
     assert [row.id for row in (*second.rows, *third.rows)] == [12005, 12004, 12003, 12002, 12001]
     assert third.stopped_at is None
+
+
+def test_all_that_matches_is_walked_by_key_however_rare(large: None) -> None:
+    with db.transaction() as tx:
+        db.run(tx, "UPDATE requests SET state = 'pending' WHERE id IN (3, 70000, 119999)")
+        pages, after = [], 0
+        while page := matching(tx, Wanted("pending"), after, 2):
+            pages.append(page)
+            after = page[-1]
+        assert pages == [[3, 70_000], [119_999]]
+        for wanted, count in ((NOTHING, ALL), (Wanted(run_id=2), 40_000), (Wanted(failure="fix", run_id=1), 5)):
+            assert len(matching(tx, wanted, 0, ALL + 1)) == count
+        assert matching(tx, Wanted(task="summarise"), 0, 10) == []
+        assert matching(tx, Wanted(words="doc-77"), 78, 10) == [40_078, 80_078]

@@ -43,7 +43,7 @@ def test_requests_are_filtered_by_state_class_run_and_batch(viewer: Visitor, des
         "run=2&class=fix": "b.run_id = 2 AND r.failure_class = 'fix'",
         "batch=1": "b.id = 1",
         "batch=1&state=succeeded": "b.id = 1 AND r.state = 'succeeded'",
-        "batch=1&run=2": "b.id = 1",
+        "batch=1&run=2": "b.id = 1 AND b.run_id = 2",
     }
     for query, where in cases.items():
         assert ids(viewer.get(f"/requests/?{query}"), "requests") == expected(where), query
@@ -140,6 +140,15 @@ BAD = [
     "/requests/?run=1%27%20OR%201=1",
     "/requests/?q=%00",
     "/requests/?class=<script>",
+    "/requests/?from=<script>",
+    "/requests/?error=%00",
+    "/requests/?cause=" + "x" * 2000,
+    "/requests/?sort=<script>",
+    "/runs/?owner=nobody",
+    "/batches/?account=7",
+    "/outputs/?state=errored",
+    "/outputs/?text=%00",
+    "/outputs/?run=x",
 ]
 
 

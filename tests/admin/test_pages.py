@@ -226,7 +226,7 @@ def test_home_names_alarms_until_they_are_over(operator: Visitor, desk: DeskDriv
     desk.run(documents(3))
     sandbox.configure(invalid_share=0)
     free = desk.run(documents(2))
-    desk.execute("UPDATE ledger_lines SET cost_usd = 0 WHERE run_id = :run", run=free)
+    desk.bill("0", run_id=free)
     sandbox.configure(delay=3600)
     desk.start(documents(4))
     desk.perform_until("in_progress")
@@ -237,7 +237,7 @@ def test_home_names_alarms_until_they_are_over(operator: Visitor, desk: DeskDriv
     assert "In 3 days the API no longer has the results" in page
 
     desk.execute("UPDATE batches SET state_since = now() - interval '30 days', api_created_at = now()")
-    desk.execute("UPDATE ledger_lines SET cost_usd = 1")
+    desk.bill("1")
     assert "Needs a person" not in operator.get("/")
 
 

@@ -139,7 +139,8 @@ def test_a_schedule_that_was_stopped_needs_a_person(operator: Visitor, desk: Des
 def test_what_does_not_exist_is_not_found(operator: Visitor, desk: DeskDriver) -> None:
     for path in ("/schedules/9/", "/schedules/9/edit", "/schedules/9/delete", "/schedules/x/", "/schedules/0/"):
         assert operator.open(path).status_code == 404, path
-    assert "There is no schedule 9." in operator.post("/schedules/9/pause", back="/schedules/")
+    response = operator.send("/schedules/9/pause", back="/schedules/")
+    assert response.status_code == 404 and "There is no schedule 9." in response.text
 
 
 def test_a_viewer_sees_schedules_and_changes_none(viewer: Visitor, operator: Visitor, run_id: int) -> None:

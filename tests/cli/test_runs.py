@@ -132,7 +132,7 @@ def test_a_timeout_leaves_the_run(line: CommandLine, sandbox: Sandbox) -> None:
 def test_doctor_names_alarms(line: CommandLine, desk: DeskDriver, sandbox: Sandbox) -> None:
     """I9, I12: a batch of which nothing came, and answers that cost nothing."""
     run_id = desk.run(documents(2))
-    desk.execute("UPDATE ledger_lines SET cost_usd = 0")
+    desk.bill("0")
     sandbox.configure(invalid_share=1)
     desk.run(documents(3))
     found = line("doctor").out

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from support.audit import audit
@@ -13,6 +14,7 @@ from support.sandbox import Sandbox
 
 from webapp import db
 from webapp.batches import runs
+from webapp.batches.auditing import faults
 from webapp.batches.states import FailureClass
 from webapp.money import ledger
 
@@ -61,6 +63,46 @@ def test_a_run_without_answers_costs_nothing(desk: DeskDriver) -> None:
 def test_a_duplicate_costs_but_would_not_have_been_asked_for_synchronously(desk: DeskDriver) -> None:
     append(line("a"), line("b", duplicate=True))
     assert totals() == ledger.Totals(Decimal("0.0015"), Decimal("0.0015"), 2)
+
+
+def test_totals_of_several_runs_and_batches_are_told_at_once(desk: DeskDriver) -> None:
+    append(line("a"), line("b"))
+    append(line("c", model="claude-unheard-of"))
+    with db.transaction() as tx:
+        assert ledger.totals_of_runs(tx, [1, 2]) == {1: ledger.Totals(None, None, 3)}
+        assert ledger.totals_of_batches(tx, ["msgbatch_1", "msgbatch_2"]) == {
+            "msgbatch_1": ledger.Totals(None, None, 3)
+        }
+
+
+def test_spend_is_told_by_day_and_the_sandbox_is_no_spend(desk: DeskDriver) -> None:
+    today = datetime.now(UTC).replace(hour=12)
+    desk.execute(
+        "INSERT INTO accounts (fingerprint, base_url, sandbox) SELECT 'f' || n, 'u', n = 2 FROM generate_series(1, 2) n"
+    )
+    for days, account in ((0, 1), (0, 1), (1, 1), (1, 2), (40, 1)):
+        billed = ledger.Billed(f"b{days}{account}", account, 1, today - timedelta(days=days))
+        lines = [
+            ledger.bill(billed, f"{uuid4()}", {"model": model, "usage": USAGE}) for model in ("claude-haiku-4-5", "x")
+        ]
+        append(*(ledger.line(one, 1, duplicate=False) for one in lines))
+    with db.transaction() as tx:
+        spent, made_up = ledger.spend_by_day(tx, 30), ledger.spend_by_day(tx, 30, sandbox=True)
+    one, two = Decimal("0.00075"), Decimal("0.0015")
+    assert [(day.cost_usd, day.sync_cost_usd, day.unpriced, day.lines) for day in spent] == [
+        (one, two, 1, 2),
+        (2 * one, 2 * two, 2, 4),
+    ]
+    assert [day.day for day in spent] == [today.date() - timedelta(days=1), today.date()]
+    assert [(day.day, day.cost_usd) for day in made_up] == [(today.date() - timedelta(days=1), one)]
+
+
+def test_the_books_tell_when_tallies_and_ledger_differ(desk: DeskDriver) -> None:
+    append(line("a"), line("b", duplicate=True), line("c", model=None, usage=None))
+    told = "1 runs whose ledger tallies differ from their ledger lines"
+    assert told not in faults()
+    desk.execute("UPDATE ledger_tallies SET output_tokens = output_tokens + 1 WHERE model IS NOT NULL")
+    assert told in faults()
 
 
 def test_the_tokens_are_on_the_line_as_they_were_told(desk: DeskDriver) -> None:

@@ -185,6 +185,25 @@ def the_tallies_are_the_rows(books: Books) -> Iterator[str]:
             yield f"{table} {row_id} tallies {', '.join(wrong)}"
 
 
+def the_tallies_of_money_are_the_ledger(books: Books) -> Iterator[str]:
+    """What was tallied is what the lines come to, by run, batch, account, model and day."""
+    counts = (*TOKENS, "web_searches")
+    sums = ", ".join(f"coalesce(sum({name}), 0)" for name in counts)
+    lines = books.desk.rows(
+        "SELECT run_id, api_batch_id, account_id, model, CAST(priced_at AT TIME ZONE 'UTC' AS date), count(*), "
+        "count(*) FILTER (WHERE cost_usd IS NULL), count(*) FILTER (WHERE sync_cost_usd IS NULL), "
+        "count(*) FILTER (WHERE duplicate), coalesce(sum(cost_usd), 0), "
+        f"coalesce(sum(sync_cost_usd) FILTER (WHERE NOT duplicate), 0), {sums} FROM ledger_lines GROUP BY 1, 2, 3, 4, 5"
+    )
+    names = ("lines", "unpriced", "sync_unpriced", "duplicates", "cost_usd", "sync_cost_usd", *counts)
+    tallied = books.desk.rows(
+        f"SELECT run_id, api_batch_id, account_id, model, day, {', '.join(f'sum({name})' for name in names)} "
+        "FROM ledger_tallies GROUP BY 1, 2, 3, 4, 5"
+    )
+    for odd in sorted({tuple(line) for line in lines} ^ {tuple(line) for line in tallied}, key=str):
+        yield f"the ledger and its tallies differ in {odd}"
+
+
 def the_moves_are_allowed(books: Books) -> Iterator[str]:
     """Events tell the way of each batch and run without a gap, by moves that the tables of moves know."""
     yield from _chains(books, "batches", "batch_id IS NOT NULL", "batch_id", "planned", BATCH_MOVES, BatchState)
@@ -279,6 +298,7 @@ def nobody_pays_twice(books: Books) -> Iterator[str]:
 ALWAYS: tuple[Line, ...] = (
     the_moves_are_allowed,
     the_tallies_are_the_rows,
+    the_tallies_of_money_are_the_ledger,
     every_result_is_stored_once,
     no_custom_id_is_accepted_twice,
     what_the_api_accepted_is_what_was_sent,

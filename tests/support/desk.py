@@ -169,6 +169,17 @@ class DeskDriver:
         """The states of all batches, by id."""
         return [state for (state,) in self.rows("SELECT state FROM batches ORDER BY id")]
 
+    def bill(self, cost: str | None, *, run_id: int | None = None) -> None:
+        """Let each answer have cost so much (None: unpriced), or each of one run: in the ledger and in its tallies."""
+        mine = "WHERE CAST(:run AS bigint) IS NULL OR run_id = :run"
+        self.execute(f"UPDATE ledger_lines SET cost_usd = CAST(:cost AS numeric) {mine}", cost=cost, run=run_id)
+        self.execute(
+            "UPDATE ledger_tallies SET cost_usd = coalesce(lines * CAST(:cost AS numeric), 0), "
+            f"unpriced = CASE WHEN CAST(:cost AS numeric) IS NULL THEN lines ELSE 0 END {mine}",
+            cost=cost,
+            run=run_id,
+        )
+
     def execute(self, statement: str, **parameters: Any) -> int:
         """One statement in a transaction of its own; the count of rows it touched."""
         with db.transaction() as tx:

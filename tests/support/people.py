@@ -14,9 +14,9 @@ from webapp.db import db
 PASSWORD = "open sesame"
 
 
-def make_person(role: str | None) -> str:
+def make_person(role: str | None, name: str | None = None) -> str:
     """Make somebody with that role, or with none; the sign-in name."""
-    email = f"{role or 'nobody'}@desk.example"
+    email = f"{name or role or 'nobody'}@desk.example"
     with current_app.app_context():  # its session ends here
         ensure_roles_and_admin(current_app.extensions["batchdesk"].settings)
         roles = list(db.session.scalars(select(Role).where(Role.name == role)))

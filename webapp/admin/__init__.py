@@ -14,13 +14,17 @@ def init_app(app: Flask) -> None:
     """Put sign-in, the checks before each request, the error pages and all pages into the application."""
     from flask_wtf.csrf import CSRFProtect
 
-    from webapp.admin import access, errorpages, formats, frame, headers, health, live, people
+    from webapp.admin import access, account, charts, errorpages, formats, frame, headers, health, live, people
+    from webapp.admin.account import AccountPage
     from webapp.admin.batches import BatchesPage
+    from webapp.admin.events import EventsPage
     from webapp.admin.home import Home
+    from webapp.admin.outputs import OutputsPage
     from webapp.admin.requests import RequestsPage
     from webapp.admin.runs import RunsPage
     from webapp.admin.schedules import SchedulesPage
     from webapp.admin.strays import StraysPage
+    from webapp.admin.users import UsersPage
 
     app.config.update(
         MAX_CONTENT_LENGTH=MOST_POSTED,
@@ -35,6 +39,7 @@ def init_app(app: Flask) -> None:
     headers.init_app(app)
     errorpages.init_app(app)
     formats.init_app(app)
+    app.register_blueprint(charts.blueprint)
     app.register_blueprint(health.blueprint)
     app.register_blueprint(live.blueprint)
     frame.init_app(
@@ -43,9 +48,14 @@ def init_app(app: Flask) -> None:
         RunsPage(name="Runs", endpoint="runs", url="/runs"),
         BatchesPage(name="Batches", endpoint="batches", url="/batches"),
         RequestsPage(name="Requests", endpoint="requests", url="/requests"),
+        OutputsPage(name="Outputs", endpoint="outputs", url="/outputs"),
         SchedulesPage(name="Schedules", endpoint="schedules", url="/schedules"),
         StraysPage(name="Strays", endpoint="strays", url="/strays"),
+        EventsPage(name="Events", endpoint="events", url="/events"),
+        UsersPage(name="Users", endpoint="users", url="/users"),
+        own := AccountPage(name="Account", endpoint="account", url="/account"),
     )
+    account.init_app(app, own)
     app.add_url_rule("/admin/", "admin_home", _admin_home)
     settings = app.extensions["batchdesk"].settings
     app.context_processor(lambda: {"sandbox": settings.sandbox})

@@ -12,20 +12,17 @@ from flask.typing import ResponseReturnValue
 from sqlalchemy import Connection
 
 from webapp import db, wishes
-from webapp.admin import history, progress
+from webapp.admin import history, lists, progress
 from webapp.admin.access import actor, acts
-from webapp.admin.filters import Asked, Cursor, Found, page_of
+from webapp.admin.filters import Asked
 from webapp.admin.frame import Page, act, back_to, expose, reading
 from webapp.admin.payloads import laid_out
 from webapp.admin.runs import AGAIN_WORDS, CLASS_WORDS, sums
-from webapp.batches import holding
-from webapp.batches.completion import GOES_AGAIN
-from webapp.batches.desk import ceiling
+from webapp.batches import causes, holding
 from webapp.batches.states import BatchState
+from webapp.money.ledger import totals_of_batches
 from webapp.records.escapes import one_line
 
-PER_PAGE = 25
-CAUSES_SHOWN = 20
 POLLED = ("in_progress", "canceling", "ingesting")
 CANCELLED = ("planned", "submitting", "submit_unknown", "in_progress")
 
@@ -35,20 +32,8 @@ class BatchesPage(Page):
 
     @expose("/")
     def index(self) -> ResponseReturnValue:
-        tx, asked = reading(), Asked()
-        cursor = Cursor.of(asked)
-        state, run_id, api_id = asked.choice("state", list(BatchState)), asked.row_id("run"), asked.text("q")
-        found = page_of(lambda at: _list(tx, at, state, run_id, api_id), cursor, PER_PAGE)
-        return self.render(
-            "desk/batches.html",
-            found=found,
-            asked=asked,
-            bars=progress.of_batches(tx, [(batch.id, batch.total) for batch in found.rows]),
-            states=list(BatchState),
-            cursor=cursor,
-            polled=POLLED,
-            cancelled=CANCELLED,
-        )
+        found = lists.batches(reading(), Asked())
+        return self.render("desk/batches.html", polled=POLLED, cancelled=CANCELLED, **found)
 
     @expose("/<row:batch_id>/")
     def details(self, batch_id: int) -> ResponseReturnValue:
@@ -62,8 +47,9 @@ class BatchesPage(Page):
             bar=bar,
             sums=sums(tx, "id", batch_id),
             posts=_posts(tx, batch_id),
+            money=totals_of_batches(tx, [batch.api_id]).get(batch.api_id) if batch.api_id else None,
             candidates=_candidates(tx, batch),
-            failures=_failures(tx, batch_id) if bar.failed else [],
+            failures=causes.of_batch(tx, batch_id) if bar.failed else causes.NONE,
             class_words=CLASS_WORDS | AGAIN_WORDS,
             api_counts=laid_out(batch.api_counts),
             history=history.of(tx, "batch_id", batch_id, asked.row_id("before")),
@@ -185,26 +171,6 @@ def find(tx: Connection, batch_id: int) -> Any:
     return batch
 
 
-def _list(tx: Connection, cursor: Cursor, state: str | None, run_id: int | None, api_id: str | None) -> Found:
-    rows = db.rows(
-        tx,
-        f"""
-        SELECT b.id, b.run_id, b.ordinal, b.total, b.state, b.state_since, b.reason, b.api_id, b.created_at, r.task
-        FROM batches b JOIN runs r ON r.id = b.run_id
-        WHERE {cursor.sql("b.id")} AND (CAST(:state AS text) IS NULL OR b.state = :state)
-          AND (CAST(:run AS bigint) IS NULL OR b.run_id = :run)
-          AND (CAST(:api_id AS text) IS NULL OR b.api_id = :api_id)
-        ORDER BY {cursor.order("b.id")} LIMIT :limit
-        """,  # noqa: S608 - the cursor writes names that we gave it
-        start=cursor.start,
-        state=state,
-        run=run_id,
-        api_id=api_id,
-        limit=PER_PAGE + 1,
-    )
-    return Found(list(rows))
-
-
 def _candidates(tx: Connection, batch: Any) -> list[Any]:
     """What the API's last list showed that an unknown POST may have created."""
     if batch.state != BatchState.SUBMIT_UNKNOWN:
@@ -221,32 +187,5 @@ def _posts(tx: Connection, batch_id: int) -> list[Any]:
             "SELECT intent_at, armed_at, ended_at, outcome, api_id, error FROM submissions WHERE batch_id = :id "
             "ORDER BY id DESC LIMIT 10",
             id=batch_id,
-        )
-    )
-
-
-def _failures(tx: Connection, batch_id: int) -> list[Any]:
-    """The failures of a batch's requests by class and cause; at most a batch of rows is read, by its index."""
-    return list(
-        db.rows(
-            tx,
-            f"""
-            SELECT failure_class, error, count(*) AS count, min(id) AS example,
-                   CAST(sum(count(*)) OVER (PARTITION BY failure_class) AS bigint) AS of_class
-            FROM (
-                SELECT r.id, CASE WHEN i.attempts = r.attempt AND {GOES_AGAIN} THEN 'retrying'
-                                  ELSE coalesce(r.failure_class, 'output') END AS failure_class,
-                       left(coalesce(o.reason, s.error_message, CASE WHEN i.attempts = r.attempt THEN i.error END), 240)
-                           AS error
-                FROM requests r JOIN items i ON i.id = r.item_id JOIN runs run ON run.id = i.run_id
-                LEFT JOIN outputs o ON o.request_id = r.id
-                LEFT JOIN results s ON s.request_id = r.id
-                WHERE r.batch_id = :id AND (r.failure_class IS NOT NULL OR o.state = 'invalid')
-            ) AS failed
-            GROUP BY 1, 2 ORDER BY of_class DESC, failure_class, count DESC LIMIT :limit
-            """,  # noqa: S608 - a constant
-            id=batch_id,
-            most=ceiling(),
-            limit=CAUSES_SHOWN,
         )
     )

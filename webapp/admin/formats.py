@@ -11,7 +11,7 @@ from flask import Flask
 from markupsafe import Markup
 
 from webapp.db import utcnow
-from webapp.records.escapes import one_line, visible
+from webapp.records.escapes import one_line, readable
 
 CENT = Decimal("0.01")
 UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
@@ -32,7 +32,7 @@ def init_app(app: Flask) -> None:
         "money": money,
         "moment": moment,
         "size": size,
-        "visible": visible,
+        "visible": readable,
         "one_line": one_line,
         "words": words,
         "plural": plural,
@@ -58,9 +58,15 @@ def money(amount: Decimal | None) -> Markup:
     """Dollars to the cent; the exact amount is told on hover, and read out."""
     if amount is None:
         return Markup('<span class="money unpriced" title="At least one answer has no known price.">unpriced</span>')
+    return Markup('<data class="money" value="{0}" title="exactly ${0}">{1}</data>').format(
+        f"{amount:f}", dollars(amount)
+    )
+
+
+def dollars(amount: Decimal) -> str:
+    """Dollars to the cent."""
     cents = amount.quantize(CENT, ROUND_HALF_UP)
-    shown = f"${cents:,}" if cents or not amount else "under $0.01"
-    return Markup('<data class="money" value="{0}" title="exactly ${0}">{1}</data>').format(f"{amount:f}", shown)
+    return f"${cents:,}" if cents or not amount else "under $0.01"
 
 
 def moment(when: datetime | None) -> Markup:

@@ -22,7 +22,7 @@ from werkzeug.routing import BaseConverter
 from webapp import jobs
 from webapp.admin.headers import nonce
 from webapp.db import db
-from webapp.errors import BatchdeskError
+from webapp.errors import BatchdeskError, NotFound
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -76,6 +76,8 @@ def act(back: str, deed: Callable[[], str]) -> ResponseReturnValue:
     """Do what was confirmed and go back; what was done, or why not, is said on the page one gets to."""
     try:
         flash(deed(), "success")
+    except NotFound:  # a page of its own: there may be none to go back to
+        raise
     except BatchdeskError as error:
         flash(str(error), "error")
     else:

@@ -4,7 +4,10 @@ Read from our own rows and one word with the queue; the API is never called from
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
 from flask import Blueprint, Response, jsonify
 from sqlalchemy import Connection
@@ -13,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from webapp import db, jobs
 from webapp.batches import outages
 from webapp.batches.outages import Part
-from webapp.batches.queries import processes_up
+from webapp.batches.queries import SEEN_WITHIN, Work, processes_up, work
 
 OUTAGES = {
     Part.API: "The API does not answer; what is at work there goes on, and we ask again by ourselves. It said last:",
@@ -64,3 +67,28 @@ def faults(tx: Connection) -> list[Fault]:
         found.append(Fault("clock", "No clock has been seen for a minute: nothing is polled."))
     found += [Fault(down.part, f"{OUTAGES[Part(down.part)]} {down.words}") for down in outages.told(tx)]
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What the home page tells of the installation, from heartbeats and the steps' own rows."""
+
+    faults: list[Fault]
+    work: Work
+    processes: Sequence[Any]  # role, count, and when the youngest of them was seen and the oldest started
+    api_heard_at: datetime | None  # the latest look at a batch that is at the API
+
+    def down(self, part: str) -> bool:
+        return any(fault.part == part for fault in self.faults)
+
+
+def health(tx: Connection) -> Health:
+    """How the parts do."""
+    processes = db.rows(
+        tx,
+        "SELECT role, count(*) AS count, max(seen_at) AS seen_at, min(started_at) AS started_at FROM processes "
+        "WHERE seen_at > now() - make_interval(secs => :within) GROUP BY role ORDER BY role DESC",
+        within=SEEN_WITHIN,
+    )
+    heard = db.scalar(tx, "SELECT max(polled_at) FROM batches WHERE state NOT IN ('done', 'failed', 'discarded')")
+    return Health(faults(tx), work(tx), processes, heard)

@@ -4,15 +4,17 @@ nothing else calls it.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
+from flask import current_app
 from flask.typing import ResponseReturnValue
 from sqlalchemy import Connection
 
 from webapp import db
-from webapp.admin import history, progress
+from webapp.admin import charts, history, progress
 from webapp.admin.frame import Page, expose, reading
-from webapp.admin.health import faults
+from webapp.admin.health import health
 from webapp.admin.strays import count as strays
 from webapp.batches.alarms import alarms
 
@@ -43,7 +45,10 @@ class Home(Page):
             failed=_failed_batches(tx),
             stuck=_stuck(tx),
             alarms=alarms(tx),
-            faults=faults(tx),
+            health=health(tx),
+            spend=charts.spend(tx, sandbox=current_app.extensions["batchdesk"].settings.sandbox),
+            answers=charts.answers(tx),
+            minute=int(time.time() // 60),
             stamp=history.stamp(tx),
         )
 

@@ -21,6 +21,8 @@ from webapp.db import Base, db
 from webapp.settings import Settings
 
 PASSWORD_BYTES = 12  # of a password that we make: 96 bits
+SHORTEST = 12  # characters of a password that a person chooses
+LONGEST_NAME = 200
 
 
 class RoleName(StrEnum):
@@ -64,6 +66,7 @@ class User(Base, UserMixin):
     active: Mapped[bool]
     fs_uniquifier: Mapped[str] = mapped_column(unique=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    signed_in_at: Mapped[datetime | None]
     # Every page asks for the roles: one query brings both.
     roles: Mapped[list[Role]] = relationship(secondary=roles_users, lazy="joined")  # type: ignore[assignment]
 
@@ -73,7 +76,7 @@ class SignInNames(MailUtil):
 
     def normalize(self, email: str) -> str:
         name = sign_in_name(email)
-        if not name.isprintable():  # also NUL, which the database refuses
+        if not name.isprintable() or len(name) > LONGEST_NAME:  # also NUL, which the database refuses
             raise EmailValidateException("This is no sign-in name.")
         return name
 
@@ -101,6 +104,16 @@ CONFIG = {
     "SECURITY_MSG_GENERIC_AUTHN_FAILED": ("The name or the password is wrong.", "error"),
     "SECURITY_MSG_EMAIL_NOT_PROVIDED": ("Enter your sign-in name.", "error"),
     "SECURITY_MSG_PASSWORD_NOT_PROVIDED": ("Enter your password.", "error"),
+    # Whoever is signed in changes their own password; the page is ours, the machinery theirs.
+    "SECURITY_CHANGEABLE": True,
+    "SECURITY_CHANGE_URL": "/account/password",
+    "SECURITY_POST_CHANGE_VIEW": "account.index",
+    "SECURITY_SEND_PASSWORD_CHANGE_EMAIL": False,
+    "SECURITY_PASSWORD_LENGTH_MIN": SHORTEST,
+    "SECURITY_MSG_PASSWORD_INVALID_LENGTH": (f"A password has {SHORTEST} to 128 characters.", "error"),
+    "SECURITY_MSG_INVALID_PASSWORD": ("That is not your password.", "error"),
+    "SECURITY_MSG_PASSWORD_IS_THE_SAME": ("The new password is the old one.", "error"),
+    "SECURITY_MSG_RETYPE_PASSWORD_MISMATCH": ("The new password is not the same both times.", "error"),
     "SESSION_COOKIE_HTTPONLY": True,
     "SESSION_COOKIE_SAMESITE": "Lax",
     "REMEMBER_COOKIE_HTTPONLY": True,
@@ -109,9 +122,20 @@ CONFIG = {
 
 
 def init_app(app: Flask) -> None:
-    """Set up sign-in: nobody registers or recovers by themselves; there is sign-in and sign-out, no more."""
+    """Set up sign-in: nobody registers or recovers by themselves; an admin makes people, and helps them."""
+    from webapp.admin import signing
+
     app.config.update(CONFIG)
-    Security(app, store, mail_util_cls=SignInNames, register_blueprint=True)
+    Security(
+        app,
+        store,
+        mail_util_cls=SignInNames,
+        password_util_cls=signing.Passwords,
+        login_form=signing.SignInForm,
+        change_password_form=signing.OwnPasswordForm,
+        register_blueprint=True,
+    )
+    signing.init_app(app)
 
 
 def ensure_roles_and_admin(settings: Settings) -> str | None:
@@ -131,6 +155,11 @@ def ensure_roles_and_admin(settings: Settings) -> str | None:
     return made
 
 
+def made_password() -> str:
+    """A password that nobody chose; it is stored as a hash only, so it is told once."""
+    return secrets.token_urlsafe(PASSWORD_BYTES)
+
+
 def _make_admin(settings: Settings, role: Role) -> str | None:
     email = sign_in_name(settings.admin_email)
     known = db.session.scalars(select(User).where(User.email == email)).unique().one_or_none()
@@ -138,6 +167,6 @@ def _make_admin(settings: Settings, role: Role) -> str | None:
         known.roles.append(role)
         return None
     given = settings.admin_password.get_secret_value() if settings.admin_password else None
-    password = given or secrets.token_urlsafe(PASSWORD_BYTES)
+    password = given or made_password()
     store.create_user(email=email, password=hash_password(password), active=True, roles=[role])
     return None if given else password

@@ -12,10 +12,10 @@ from sqlalchemy import Connection
 
 from webapp import db
 from webapp.admin.again import RequestsAgain
-from webapp.admin.filters import Asked, Cursor, page_of
+from webapp.admin.filters import Asked
 from webapp.admin.frame import expose, reading
 from webapp.admin.headers import DOWNLOAD
-from webapp.admin.looking import PER_PAGE, WINDOW, Wanted, find
+from webapp.admin.looking import Wanted, count, listed
 from webapp.admin.payloads import MOST_SHOWN, Payload, download, laid_out, plain
 from webapp.batches.completion import GOES_AGAIN
 from webapp.batches.desk import ceiling
@@ -43,17 +43,13 @@ class RequestsPage(RequestsAgain):
     @expose("/")
     def index(self) -> ResponseReturnValue:
         tx, asked = reading(), Asked()
-        cursor = Cursor.of(asked)
         wanted = Wanted.of(asked)
-        found = page_of(lambda at: find(tx, wanted, at), cursor, PER_PAGE)
         return self.render(
             "desk/requests.html",
-            found=found,
-            asked=asked,
             states=list(RequestState),
             classes=list(FailureClass),
-            cursor=cursor,
-            window=WINDOW,
+            count=count(tx, wanted),
+            **listed(tx, asked, wanted),
         )
 
     @expose("/<row:request_id>/")

@@ -12,22 +12,19 @@ from flask.typing import ResponseReturnValue
 from sqlalchemy import Connection
 
 from webapp import db, wishes
-from webapp.admin import history, progress
+from webapp.admin import history, lists, progress
 from webapp.admin.access import actor, acts
 from webapp.admin.again import RunsAgain, children
-from webapp.admin.filters import Asked, Cursor, Found, page_of
+from webapp.admin.filters import Asked
 from webapp.admin.formats import plural
 from webapp.admin.frame import act, back_to, expose, reading
 from webapp.admin.payloads import laid_out
 from webapp.admin.starting import RunsStart
-from webapp.batches.completion import GOES_AGAIN
-from webapp.batches.desk import ceiling
-from webapp.batches.states import FailureClass, RunState
+from webapp.batches import causes
+from webapp.batches.states import FailureClass
 from webapp.money.ledger import run_totals
 
-PER_PAGE = 25
 BATCHES_SHOWN = 50
-CAUSES_SHOWN = 20
 
 # What a class of failures means for those who think about sending them again.
 CLASS_WORDS = {
@@ -46,15 +43,7 @@ class RunsPage(RunsStart, RunsAgain):
 
     @expose("/")
     def index(self) -> ResponseReturnValue:
-        tx, asked = reading(), Asked()
-        cursor = Cursor.of(asked)
-        tasks = [task for (task,) in db.rows(tx, "SELECT DISTINCT task FROM runs ORDER BY task")]
-        state, task = asked.choice("state", list(RunState)), asked.choice("task", tasks)
-        found = page_of(lambda at: _list(tx, at, state, task), cursor, PER_PAGE)
-        bars = progress.of_runs(tx, [(run.id, run.subjects) for run in found.rows])
-        return self.render(
-            "desk/runs.html", found=found, asked=asked, bars=bars, tasks=tasks, states=list(RunState), cursor=cursor
-        )
+        return self.render("desk/runs.html", **lists.runs(reading(), Asked()))
 
     @expose("/<row:run_id>/")
     def details(self, run_id: int) -> ResponseReturnValue:
@@ -73,7 +62,7 @@ class RunsPage(RunsStart, RunsAgain):
             batch_bars=progress.of_batches(tx, [(batch.id, batch.total) for batch in batches[:BATCHES_SHOWN]]),
             sums=sums(tx, "run_id", run_id),
             money=run_totals(tx, run_id),
-            failures=_failures(tx, run_id) if bar.resubmittable else [],
+            failures=causes.of_run(tx, run_id) if bar.resubmittable else causes.NONE,
             class_words=CLASS_WORDS | AGAIN_WORDS,
             children=children(tx, run_id),
             settings=laid_out(run.settings),
@@ -177,25 +166,6 @@ def find(tx: Connection, run_id: int) -> Any:
     return run
 
 
-def _list(tx: Connection, cursor: Cursor, state: str | None, task: str | None) -> Found:
-    rows = db.rows(
-        tx,
-        f"""
-        SELECT r.id, r.task, r.task_version, r.subjects, r.state, r.state_since, r.reason, r.owner, r.created_at,
-               d.name AS dataset
-        FROM runs r JOIN datasets d ON d.id = r.dataset_id
-        WHERE {cursor.sql("r.id")} AND (CAST(:state AS text) IS NULL OR r.state = :state)
-          AND (CAST(:task AS text) IS NULL OR r.task = :task)
-        ORDER BY {cursor.order("r.id")} LIMIT :limit
-        """,  # noqa: S608 - the cursor writes names that we gave it
-        start=cursor.start,
-        state=state,
-        task=task,
-        limit=PER_PAGE + 1,
-    )
-    return Found(list(rows))
-
-
 def _batches(tx: Connection, run_id: int) -> list[Any]:
     return list(
         db.rows(
@@ -248,34 +218,6 @@ def sums(tx: Connection, column: str, row_id: int) -> Sums:
         id=row_id,
     )
     return Sums(*(int(value) for value in found))
-
-
-def _failures(tx: Connection, run_id: int) -> list[Any]:
-    """Failures by class and cause, the most frequent first, each with one example; apart, what is `retrying`."""
-    return list(
-        db.rows(
-            tx,
-            f"""
-            SELECT cause.failure_class, cause.error, cause.count, cause.of_class,
-                   (SELECT r.id FROM requests r WHERE r.item_id = cause.example ORDER BY r.attempt DESC LIMIT 1)
-                       AS example
-            FROM (
-                SELECT failure_class, error, count(*) AS count, min(id) AS example,
-                       CAST(sum(count(*)) OVER (PARTITION BY failure_class) AS bigint) AS of_class
-                FROM (
-                    SELECT i.id, left(i.error, 240) AS error,
-                           CASE WHEN {GOES_AGAIN} THEN 'retrying' ELSE i.failure_class END AS failure_class
-                    FROM items i JOIN runs run ON run.id = i.run_id
-                    WHERE i.run_id = :id AND i.failure_class IS NOT NULL
-                ) AS failed GROUP BY 1, 2
-                ORDER BY of_class DESC, failure_class, count DESC LIMIT :limit
-            ) AS cause
-            """,  # noqa: S608 - a constant
-            id=run_id,
-            most=ceiling(),
-            limit=CAUSES_SHOWN,
-        )
-    )
 
 
 def resubmittable(tx: Connection, run_id: int) -> dict[str, int]:

@@ -118,7 +118,7 @@ def _free(tx: Connection) -> list[Alarm]:
             SELECT sum(t.succeeded) AS succeeded FROM tallies t WHERE t.run_id = run.id AND t.scope = 'requests'
         ) AS done ON done.succeeded > 0
         WHERE run.state_since > now() - make_interval(days => :recent) AND NOT EXISTS (
-            SELECT 1 FROM ledger_lines l WHERE l.run_id = run.id AND (l.cost_usd IS NULL OR l.cost_usd > 0))
+            SELECT 1 FROM ledger_tallies l WHERE l.run_id = run.id AND (l.unpriced > 0 OR l.cost_usd > 0))
         ORDER BY run.id DESC LIMIT :most
         """,
         recent=RECENT_DAYS,

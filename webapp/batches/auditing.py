@@ -59,6 +59,27 @@ CHECKS = {
             SELECT 1 FROM batches b JOIN ledger_lines l ON l.api_batch_id = b.api_id
             WHERE b.id = r.batch_id AND l.custom_id = r.custom_id)
     """,
+    "runs whose ledger tallies differ from their ledger lines": """
+        SELECT count(DISTINCT run_id) FROM (
+            SELECT run_id FROM (
+                SELECT run_id, api_batch_id, account_id, model, CAST(priced_at AT TIME ZONE 'UTC' AS date) AS day,
+                       1 AS lines, CAST(cost_usd IS NULL AS int) AS unpriced,
+                       CAST(sync_cost_usd IS NULL AS int) AS sync_unpriced, CAST(duplicate AS int) AS duplicates,
+                       cost_usd, CASE WHEN NOT duplicate THEN sync_cost_usd END AS sync_cost_usd, input_tokens,
+                       write_5m_tokens, write_1h_tokens, read_tokens, output_tokens, web_searches
+                FROM ledger_lines
+                UNION ALL
+                SELECT run_id, api_batch_id, account_id, model, day, -lines, -unpriced, -sync_unpriced, -duplicates,
+                       -cost_usd, -sync_cost_usd, -input_tokens, -write_5m_tokens, -write_1h_tokens, -read_tokens,
+                       -output_tokens, -web_searches
+                FROM ledger_tallies
+            ) AS books GROUP BY run_id, api_batch_id, account_id, model, day
+            HAVING sum(lines) <> 0 OR sum(unpriced) <> 0 OR sum(sync_unpriced) <> 0 OR sum(duplicates) <> 0
+                OR sum(cost_usd) <> 0 OR sum(sync_cost_usd) <> 0 OR sum(input_tokens) <> 0 OR sum(write_5m_tokens) <> 0
+                OR sum(write_1h_tokens) <> 0 OR sum(read_tokens) <> 0 OR sum(output_tokens) <> 0
+                OR sum(web_searches) <> 0
+        ) AS differing
+    """,
     "batches on their way without a step": """
         SELECT count(*) FROM batches b JOIN runs r ON r.id = b.run_id
         WHERE b.state NOT IN ('done', 'failed', 'discarded') AND r.state NOT IN ('paused', 'planning')

@@ -6,14 +6,51 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import JSON, Connection, Index, text
+from sqlalchemy.orm import Mapped, mapped_column
 
 from webapp import db
+from webapp.batches import whence
+from webapp.batches.models import big_id, moment
+from webapp.db import Base
 from webapp.records.escapes import storable
 
 UNTALLIED = "waiting"  # an answer whose output is not made yet is counted as succeeded, and nowhere else
+
+
+class Event(Base):
+    """One append-only row: what moved, from, to, who, why, when, and from where."""
+
+    __tablename__ = "events"
+    # Lists go through events by who, by kind, by what they are about, and from a day on; see `webapp.admin.eventlist`.
+    __table_args__ = (
+        Index(None, "run_id", "id"),
+        Index(None, "batch_id", "id"),
+        Index(None, "schedule_id", "id"),
+        Index(None, "actor", "id"),
+        Index(None, "kind", "id"),
+        Index(None, "at"),
+        Index("ix_events_target", "target_kind", "target", "id", postgresql_where=text("target IS NOT NULL")),
+    )
+
+    id: Mapped[int] = big_id()
+    at: Mapped[datetime] = moment(now=True)
+    run_id: Mapped[int | None]
+    batch_id: Mapped[int | None]
+    schedule_id: Mapped[int | None]
+    # What else it is about: a kind of thing ("person") and which one, as people name it.
+    target_kind: Mapped[str | None]
+    target: Mapped[str | None]
+    kind: Mapped[str]
+    from_state: Mapped[str | None]
+    to_state: Mapped[str | None]
+    actor: Mapped[str]
+    address: Mapped[str | None]
+    reason: Mapped[str | None]
+    data: Mapped[Any | None] = mapped_column(JSON)
 
 
 def note(
@@ -25,13 +62,21 @@ def note(
     batch_id: int | None = None,
     schedule_id: int | None = None,
     kind: str = "note",
+    target: tuple[str, str] | None = None,
     **data: Any,
 ) -> None:
-    """Append an event that is no move of a run or batch: a wish, a chunk, something worth telling."""
+    """Append an event that is no move of a run or batch: a wish, a chunk, something worth telling.
+
+    :param target: what it is about, if that is no run or batch: a kind of thing, and which one.
+    """
     db.run(
         tx,
-        "INSERT INTO events (run_id, batch_id, schedule_id, kind, actor, reason, data) "
-        "VALUES (:run_id, :batch_id, :schedule_id, :kind, :actor, :reason, CAST(:data AS json))",
+        "INSERT INTO events (run_id, batch_id, schedule_id, kind, target_kind, target, actor, address, reason, data) "
+        "VALUES (:run_id, :batch_id, :schedule_id, :kind, :target_kind, :target, :actor, :address, :reason, "
+        "CAST(:data AS json))",
+        target_kind=target and target[0],
+        target=target and storable(target[1]),
+        address=whence.address(),
         run_id=run_id,
         batch_id=batch_id,
         schedule_id=schedule_id,

@@ -326,6 +326,7 @@ class Tally(Base):
         CheckConstraint("scope IN ('requests', 'items')", name="scope"),
         Index(None, "run_id", "scope"),
         Index(None, "batch_id", "scope"),
+        Index(None, "at"),
     )
 
     id: Mapped[int] = big_id()
@@ -344,25 +345,6 @@ class Tally(Base):
     ok: Mapped[int] = mapped_column(Integer, server_default="0")
     invalid: Mapped[int] = mapped_column(Integer, server_default="0")
     at: Mapped[datetime] = moment(now=True)
-
-
-class Event(Base):
-    """One append-only row: what moved, from, to, who, why, when."""
-
-    __tablename__ = "events"
-    __table_args__ = (Index(None, "run_id", "id"), Index(None, "batch_id", "id"), Index(None, "schedule_id", "id"))
-
-    id: Mapped[int] = big_id()
-    at: Mapped[datetime] = moment(now=True)
-    run_id: Mapped[int | None]
-    batch_id: Mapped[int | None]
-    schedule_id: Mapped[int | None]
-    kind: Mapped[str]
-    from_state: Mapped[str | None]
-    to_state: Mapped[str | None]
-    actor: Mapped[str]
-    reason: Mapped[str | None]
-    data: Mapped[Any | None] = mapped_column(JSON)
 
 
 # Epochs of leases: no two holders ever share one.

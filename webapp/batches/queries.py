@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -228,6 +229,48 @@ def run_status(tx: Connection, run_id: int) -> RunStatus:
         others_open=len(under_way) - len(held),
         retrying_in=None if run.retrying_in is None else max(0.0, float(run.retrying_in)),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """How many requests came to an end within an hour: those that succeeded, and those that did not."""
+
+    hour: datetime
+    succeeded: int
+    failed: int
+
+
+def answers_by_hour(tx: Connection, since: datetime) -> list[Answers]:
+    """What came in from a time on, by hour in UTC; hours in which nothing did are left out. From tallies."""
+    found = db.rows(
+        tx,
+        "SELECT date_trunc('hour', at, 'UTC') AS hour, sum(succeeded) AS succeeded, "
+        "sum(errored + canceled + expired + missing) AS failed FROM tallies "
+        "WHERE scope = 'requests' AND at >= :since GROUP BY 1 ORDER BY 1",
+        since=since,
+    )
+    # A late line takes back what was counted as missing: an hour may hold less than nothing.
+    return [Answers(line.hour, max(0, int(line.succeeded)), max(0, int(line.failed))) for line in found]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What the workers have before them: steps that are due and nobody is at, and for how long the first has been."""
+
+    waiting: int
+    oldest: datetime | None
+    under_way: int
+
+
+def work(tx: Connection) -> Work:
+    """What is due and what is being done, from the steps themselves; the queue is not asked."""
+    found = db.row(
+        tx,
+        "SELECT count(*) FILTER (WHERE due_at <= now() AND lease_until IS NULL) AS waiting, "
+        "min(due_at) FILTER (WHERE due_at <= now() AND lease_until IS NULL) AS oldest, "
+        "count(*) FILTER (WHERE lease_until >= now()) AS under_way FROM steps",
+    )
+    return Work(found.waiting, found.oldest, found.under_way)
 
 
 SEEN_WITHIN = 60  # seconds; heartbeats come every ten

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from webapp import db
+from webapp.batches import whence
 from webapp.records.escapes import storable
 
 
@@ -138,14 +139,15 @@ def _move(
             UPDATE {table} SET state = :to, reason = :reason, state_since = now(){extra}
             FROM old WHERE {table}.id = old.id
         )
-        INSERT INTO events (run_id, batch_id, kind, from_state, to_state, actor, reason)
-        SELECT {run}, {batch}, 'move', old.state, :to, :actor, :reason FROM old
+        INSERT INTO events (run_id, batch_id, kind, from_state, to_state, actor, address, reason)
+        SELECT {run}, {batch}, 'move', old.state, :to, :actor, :address, :reason FROM old
         RETURNING id
         """,  # noqa: S608 - table and column names come from our own code
         row_id=row_id,
         to=to,
         sources=sources,
         actor=actor,
+        address=whence.address(),
         reason=storable(reason) if reason else reason,
         **columns,
     )

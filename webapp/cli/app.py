@@ -10,6 +10,7 @@ import click
 from sqlalchemy.exc import DBAPIError
 
 from webapp import db
+from webapp.batches import whence
 from webapp.errors import BatchdeskError
 
 OK, BAD_USAGE, FAILURES, STOPPED_WAITING = 0, 2, 3, 4
@@ -46,6 +47,7 @@ class Commands(click.Group):
         return command
 
     def invoke(self, context: click.Context) -> Any:
+        whence.act_from(whence.COMMAND_LINE)
         try:
             return super().invoke(context)
         except BatchdeskError as error:

@@ -1,17 +1,18 @@
 """The ledger: one line per billed answer, appended inside the ingest transaction, never changed.
-Ingestion makes bills and lines of them and writes these with `append`; pages and the command line ask for totals.
+Ingestion makes bills and lines of them and writes these with `append`; pages and the command line ask for totals, which
+come from tallies of the lines, so that a run's millions of lines are never read for its cost.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Identity, Index, Integer, UniqueConstraint, func, text
+from sqlalchemy import DDL, Connection, Identity, Index, Integer, UniqueConstraint, event, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from webapp import db
@@ -50,6 +51,60 @@ class LedgerLine(Base):
     duplicate: Mapped[bool] = mapped_column(server_default="false")
     priced_at: Mapped[datetime]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class LedgerTally(Base):
+    """What one chunk of ledger lines came to, by run, batch, account, model and day; appended, never changed.
+
+    `cost_usd` and `sync_cost_usd` are sums of what is priced; the lines that are not are counted beside them. The
+    synchronous cost is without duplicates: nobody would have asked a second time.
+    """
+
+    __tablename__ = "ledger_tallies"
+    __table_args__ = (Index(None, "run_id"), Index(None, "api_batch_id"), Index(None, "day"))
+
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    run_id: Mapped[int]
+    api_batch_id: Mapped[str]
+    account_id: Mapped[int]
+    model: Mapped[str | None]
+    day: Mapped[date]  # in UTC, of the price
+    lines: Mapped[int]
+    unpriced: Mapped[int]
+    sync_unpriced: Mapped[int]
+    duplicates: Mapped[int]
+    cost_usd: Mapped[Decimal]
+    sync_cost_usd: Mapped[Decimal]
+    input_tokens: Mapped[int]
+    write_5m_tokens: Mapped[int]
+    write_1h_tokens: Mapped[int]
+    read_tokens: Mapped[int]
+    output_tokens: Mapped[int]
+    web_searches: Mapped[int]
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+# The database itself makes the tallies of whatever is appended, in the same transaction: they are those of the lines
+# also where a worker of an earlier version, which knows no tallies, is the one that appends.
+TALLY = DDL(  # type: ignore[no-untyped-call]
+    """
+    CREATE FUNCTION tally_ledger_lines() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        INSERT INTO ledger_tallies (run_id, api_batch_id, account_id, model, day, lines, unpriced, sync_unpriced,
+            duplicates, cost_usd, sync_cost_usd, input_tokens, write_5m_tokens, write_1h_tokens, read_tokens,
+            output_tokens, web_searches)
+        SELECT run_id, api_batch_id, account_id, model, CAST(priced_at AT TIME ZONE 'UTC' AS date), count(*),
+            count(*) - count(cost_usd), count(*) - count(sync_cost_usd), count(*) FILTER (WHERE duplicate),
+            coalesce(sum(cost_usd), 0), coalesce(sum(sync_cost_usd) FILTER (WHERE NOT duplicate), 0),
+            coalesce(sum(input_tokens), 0), coalesce(sum(write_5m_tokens), 0), coalesce(sum(write_1h_tokens), 0),
+            coalesce(sum(read_tokens), 0), coalesce(sum(output_tokens), 0), coalesce(sum(web_searches), 0)
+        FROM appended GROUP BY 1, 2, 3, 4, 5;
+        RETURN NULL;
+    END $$;
+    CREATE TRIGGER tally_ledger_lines AFTER INSERT ON ledger_lines REFERENCING NEW TABLE AS appended
+        FOR EACH STATEMENT EXECUTE FUNCTION tally_ledger_lines()
+    """
+)
+event.listen(Base.metadata, "after_create", TALLY)
 
 
 COLUMNS = (
@@ -141,20 +196,70 @@ class Totals:
     lines: int
 
 
+_TOTALS = """
+    CASE WHEN coalesce(sum(unpriced), 0) = 0 THEN coalesce(sum(cost_usd), 0) END AS cost,
+    CASE WHEN coalesce(sum(sync_unpriced), 0) = 0 THEN coalesce(sum(sync_cost_usd), 0) END AS sync,
+    CAST(coalesce(sum(lines), 0) AS bigint) AS lines
+"""
+
+
 def run_totals(tx: Connection, run_id: int) -> Totals:
     """What a run cost over all its attempts, and what the same would have cost synchronously."""
-    found = db.row(
+    found = db.row(tx, f"SELECT {_TOTALS} FROM ledger_tallies WHERE run_id = :id", id=run_id)  # noqa: S608 - a constant
+    return Totals(found.cost, found.sync, found.lines)
+
+
+def totals_of_runs(tx: Connection, run_ids: Sequence[int]) -> dict[int, Totals]:
+    """The same by run; those without a billed answer are left out."""
+    found = db.rows(
+        tx,
+        f"SELECT run_id, {_TOTALS} FROM ledger_tallies WHERE run_id = ANY(:ids) GROUP BY run_id",  # noqa: S608 - likewise
+        ids=list(run_ids),
+    )
+    return {line.run_id: Totals(line.cost, line.sync, line.lines) for line in found}
+
+
+def totals_of_batches(tx: Connection, api_ids: Sequence[str]) -> dict[str, Totals]:
+    """The same by batch, as the API names it; those without a billed answer are left out."""
+    found = db.rows(
+        tx,
+        f"SELECT api_batch_id, {_TOTALS} FROM ledger_tallies WHERE api_batch_id = ANY(:ids) GROUP BY api_batch_id",  # noqa: S608 - likewise
+        ids=list(api_ids),
+    )
+    return {line.api_batch_id: Totals(line.cost, line.sync, line.lines) for line in found}
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """What was billed on one day, in UTC: sums of what is priced, and how many lines are not (rule 11)."""
+
+    day: date
+    cost_usd: Decimal
+    sync_cost_usd: Decimal
+    unpriced: int
+    lines: int
+
+
+def spend_by_day(tx: Connection, days: int, *, sandbox: bool = False) -> list[Day]:
+    """What was spent on each of the last `days` days (today is one) that anything was billed on, oldest first.
+
+    :param sandbox: the made-up prices of sandbox accounts instead, which never count as spend.
+    """
+    found = db.rows(
         tx,
         """
-        SELECT CASE WHEN count(*) = count(cost_usd) THEN coalesce(sum(cost_usd), 0) END AS cost,
-               CASE WHEN count(*) = count(sync_cost_usd)
-                    THEN coalesce(sum(sync_cost_usd) FILTER (WHERE NOT duplicate), 0) END AS sync,
-               count(*) AS lines
-        FROM ledger_lines WHERE run_id = :run_id
+        SELECT t.day, sum(t.cost_usd) AS cost, sum(t.sync_cost_usd) AS sync,
+               CAST(sum(greatest(t.unpriced, t.sync_unpriced)) AS bigint) AS unpriced,
+               CAST(sum(t.lines) AS bigint) AS lines
+        FROM ledger_tallies t
+        WHERE t.day > CAST(now() AT TIME ZONE 'UTC' AS date) - CAST(:days AS int)
+          AND EXISTS (SELECT 1 FROM accounts a WHERE a.id = t.account_id AND a.sandbox) = :sandbox
+        GROUP BY t.day ORDER BY t.day
         """,
-        run_id=run_id,
+        days=days,
+        sandbox=sandbox,
     )
-    return Totals(found.cost, found.sync, found.lines)
+    return [Day(line.day, line.cost, line.sync, line.unpriced, line.lines) for line in found]
 
 
 def attempt_totals(tx: Connection, item_id: int) -> dict[int, Totals]:

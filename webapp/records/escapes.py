@@ -10,6 +10,7 @@ from pathlib import Path
 # C0 and C1 controls and DEL, and lone surrogates (bytes of a file name that are not UTF-8, or `\ud800` in JSON).
 _UNSHOWABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_REVERSING = re.compile("[\u202a-\u202e\u2066-\u2069]")
 # In one line of a message also what would break the line or reverse the reading order.
 _NOT_ON_A_LINE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -17,6 +18,11 @@ _NOT_ON_A_LINE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-
 def visible(text: str) -> str:
     """The text with unshowable characters as ``\\u0000``; tabs and line ends stay."""
     return _UNSHOWABLE.sub(_escape, text)
+
+
+def readable(text: str) -> str:
+    """The text fit for a message of several lines: like `visible`, and nothing in it reverses the reading order."""
+    return _REVERSING.sub(_escape, visible(text))
 
 
 def storable(text: str) -> str:

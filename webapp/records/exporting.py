@@ -77,7 +77,7 @@ def csv_lines(rows: Iterable[OutputRow]) -> Iterator[bytes]:
         buffer.seek(0)
         buffer.truncate()
         texts = (row.key, row.status, _output_text(row.output_json), row.error, row.custom_id)
-        writer.writerow((*(_cell(text) for text in texts), row.attempts))
+        writer.writerow((*(cell(text) for text in texts), row.attempts))
         yield buffer.getvalue().encode()
 
 
@@ -87,7 +87,8 @@ def _output_text(output_json: str | None) -> str | None:
     return str(loads(output_json))
 
 
-def _cell(text: str | None) -> str:
+def cell(text: str | None) -> str:
+    """The text as a cell of a table that a spreadsheet may open: shown as it is, and never a formula."""
     shown = visible(text or "")
     return f"'{shown}" if _FORMULA.match(shown) else shown
 

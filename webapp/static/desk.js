@@ -79,7 +79,9 @@
     for (const node of document.querySelectorAll("[data-swap]")) {
       const other = fresh.getElementById(node.id);
       if (!other || other.innerHTML === node.innerHTML || node.contains(document.activeElement)) continue;
+      const opened = [...node.querySelectorAll("details[open]")].map((one) => one.id);
       node.innerHTML = other.innerHTML;
+      for (const one of node.querySelectorAll("details")) one.open = opened.includes(one.id);
     }
     const next = fresh.getElementById("main");
     if (next) Object.assign(main.dataset, next.dataset);
@@ -95,7 +97,9 @@
       if (!response.ok) return;
       const seen = await response.json();
       drawBars(seen.bars);
-      const moved = stamp !== undefined && String(seen.stamp) !== stamp;
+      // Some pages also tell what moves without an event, such as who has been seen.
+      const old = main.dataset.every && Date.now() - swappedAt > 1000 * Number(main.dataset.every);
+      const moved = old || (stamp !== undefined && String(seen.stamp) !== stamp);
       if (moved && Date.now() - swappedAt > SWAP_EVERY) await swap(String(seen.stamp));
     } catch {
       // The server is away for a moment; the next look tries again.

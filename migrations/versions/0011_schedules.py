@@ -6,8 +6,8 @@ The old code is still running while this is applied: add before use, stop using 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0008"
-down_revision = "0007"
+revision = "0011"
+down_revision = "0010"
 branch_labels = None
 depends_on = None
 

@@ -1,0 +1,94 @@
+"""An installation that holds a row of every kind, and what stands in all its tables. Needs an application context."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from support.desk import DeskDriver, documents
+from support.people import make_person
+from support.sandbox import Sandbox
+from support.unknown import stranger, unknown
+
+from webapp import db, wishes
+from webapp.batches.reprocessing import Which
+from webapp.batches.states import FailureClass
+from webapp.records.escapes import storable
+
+# What somebody might write who means harm, or does not care. Each would break out of another place.
+HOSTILE = (
+    "<script>alert('planted')</script>",
+    '"><img src=x onerror=alert(1)>',
+    "' onmouseover='alert(1)' x='",
+    "</pre></textarea></title><h1>planted</h1>",
+    "javascript:alert(1)",
+    "{{ 7 * 191 }} {% raise %}",
+    "\u202egnitset\u2066 \u2028 line",
+    "control \x01\x07\x1b[31m \x7f \x85",
+    '{"json": "</script><script>alert(2)</script>"}',
+    "\r\nSet-Cookie: planted=1",
+    "x" * 200_000,
+)
+# Where pages show text that people, files, the API or a plugin wrote.
+TEXTS = (
+    ("datasets", "name"),
+    ("datasets", "source"),
+    ("datasets", "created_by"),
+    ("runs", "owner"),
+    ("runs", "reason"),
+    ("batches", "reason"),
+    ("events", "reason"),
+    ("items", "error"),
+    ("results", "error_message"),
+    ("outputs", "reason"),
+    ("outputs", "task_version"),
+    ("steps", "error"),
+    ("submissions", "error"),
+)
+
+
+def fill(desk: DeskDriver, sandbox: Sandbox) -> None:
+    """A run of answers that give trouble, failed and processed again; a held batch; one that waits; people."""
+    sandbox.configure(nasty_share=0.5, nasty_bytes=3_000, invalid_share=0.3)
+    run_id = desk.run(documents(40))
+    sandbox.configure(nasty_share=0, invalid_share=0)
+    wishes.ask_resubmit(run_id, [FailureClass.FIX], actor="t")
+    wishes.ask_reprocess(run_id, Which.ALL, version="1", actor="t")
+    desk.work_until_over(run_id)
+    unknown(desk, sandbox, "drop_after")
+    stranger(sandbox)
+    wishes.ask_look(actor="t")
+    desk.perform_due()
+    desk.start(documents(3))
+    for role in ("viewer", None):
+        make_person(role, f"{role}-filled")
+
+
+def plant(words: str) -> None:
+    """Put words into all that text."""
+    stored = storable(words)
+    with db.transaction() as tx:
+        for table, column in TEXTS:
+            db.run(tx, f"UPDATE {table} SET {column} = :words", words=stored)
+        db.run(tx, "UPDATE users SET email = id || :words WHERE email NOT LIKE '%@desk.example'", words=stored[:200])
+        db.run(
+            tx,
+            "UPDATE events SET actor = left(:words, 200), target = left(:words, 200), target_kind = 'person', "
+            "address = left(:words, 100), kind = CASE kind WHEN 'move' THEN kind ELSE 'note' END",
+            words=stored,
+        )
+        db.run(tx, "UPDATE strays SET custom_id = left(:words, 64), processing_status = left(:words, 64)", words=stored)
+
+
+def contents() -> dict[str, tuple[Any, ...]]:
+    """What stands in each table: the count of rows, and a sum over the versions of all of them."""
+    found = {}
+    with db.transaction() as tx:
+        for name in db.rows(tx, "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1"):
+            sums = db.row(tx, f"SELECT count(*), sum(hashtextextended(ctid::text || xmin::text, 0)) FROM {name[0]}")
+            found[name[0]] = tuple(sums)
+    return found
+
+
+def changed(before: dict[str, tuple[Any, ...]], after: dict[str, tuple[Any, ...]]) -> list[str]:
+    """The tables that hold something else than before."""
+    return [name for name in before.keys() | after.keys() if before.get(name) != after.get(name)]
