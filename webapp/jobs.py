@@ -32,6 +32,7 @@ from webapp.batches import (
     polling,
     processing,
     resubmission,
+    schedules,
     steps,
     strays,
     submission,
@@ -66,6 +67,7 @@ RUN: dict[StepName, Callable[[Desk, Lease], float | None]] = {
     StepName.PROCESS: processing.process,
     StepName.RESUBMIT: resubmission.resubmit,
     StepName.LOOK: strays.look,
+    StepName.REPEAT: schedules.repeat,
 }
 
 

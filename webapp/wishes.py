@@ -11,15 +11,88 @@ from flask import current_app
 from sqlalchemy import Connection
 
 from webapp import db
-from webapp.batches import holding, rebuilding, reprocessing, runs, selecting, strays, uploads
+from webapp.batches import holding, rebuilding, reprocessing, runs, schedules, selecting, strays, uploads
 from webapp.batches.desk import Desk
 from webapp.batches.rebuilding import Child
 from webapp.batches.reprocessing import Which
 from webapp.batches.selecting import Meant
+from webapp.batches.staleness import Over
 from webapp.batches.states import FailureClass
 from webapp.errors import Refused
 from webapp.jobs import nudge
 from webapp.settings import Settings
+
+
+def ask_start(
+    dataset_id: int, task_name: str, settings: Mapping[str, Any], *, over: Over, actor: str, token: str
+) -> int:
+    """Start a run over subjects of a dataset; its id. May be repeated: one run for each token.
+
+    :param settings: as people write them or as they are stored.
+    :raises InputError: the task cannot run with these settings, or over such subjects.
+    :raises Refused: there is no such subject.
+    """
+    desk: Desk = current_app.extensions["batchdesk"]
+    task = desk.registry.task(task_name)
+    parsed = desk.registry.parse_settings(task, settings)
+    with db.transaction() as tx:
+        db.run(tx, "SELECT pg_advisory_xact_lock(hashtextextended(:token, 0))", token=token)
+        run_id = runs.find_run(tx, token)
+        if run_id is None:
+            runs.check_dataset(tx, task, dataset_id)
+            run_id = runs.start_run(
+                tx, dataset_id=dataset_id, task=task, settings=parsed, owner=actor, token=token, over=over
+            )
+    nudge()
+    return run_id
+
+
+def ask_schedule(
+    dataset_id: int,
+    task_name: str,
+    settings: Mapping[str, Any],
+    wanted: schedules.Wanted,
+    *,
+    actor: str,
+    token: str,
+) -> int:
+    """Make a schedule; its id. May be repeated: one for each token. See `schedules.create`."""
+    desk: Desk = current_app.extensions["batchdesk"]
+    task = desk.registry.task(task_name)
+    parsed = desk.registry.parse_settings(task, settings)
+    with db.transaction() as tx:
+        runs.check_dataset(tx, task, dataset_id)
+        return schedules.create(tx, dataset_id, task, parsed, wanted, owner=actor, token=token)
+
+
+def ask_edit_schedule(schedule_id: int, settings: Mapping[str, Any], wanted: schedules.Wanted, *, actor: str) -> None:
+    """Change a schedule; see `schedules.edit`."""
+    desk: Desk = current_app.extensions["batchdesk"]
+    with db.transaction() as tx:
+        name = schedules.find(tx, schedule_id).task
+    parsed = desk.registry.parse_settings(name, settings)
+    with db.transaction() as tx:
+        schedules.edit(tx, schedule_id, parsed, wanted, actor=actor)
+
+
+def ask_pause_schedule(schedule_id: int, *, actor: str) -> None:
+    """Make no more runs of a schedule; see `schedules.pause`."""
+    with db.transaction() as tx:
+        schedules.pause(tx, schedule_id, actor=actor)
+    nudge()
+
+
+def ask_resume_schedule(schedule_id: int, *, actor: str) -> None:
+    """Go on with a schedule; see `schedules.resume`."""
+    with db.transaction() as tx:
+        schedules.resume(tx, schedule_id, actor=actor)
+
+
+def ask_delete_schedule(schedule_id: int, *, actor: str) -> None:
+    """Take a schedule away; see `schedules.delete`."""
+    with db.transaction() as tx:
+        schedules.delete(tx, schedule_id, actor=actor)
+    nudge()
 
 
 def ask_cancel_run(run_id: int, *, actor: str, unproved: bool = False) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from support.audit import audit
 from support.desk import DeskDriver, documents
+from support.forms import fields
 from support.sandbox import Sandbox
 from support.visitor import Visitor
 
@@ -60,12 +61,6 @@ def words(page: str) -> str:
     return re.sub(r" ([,.:)])", r"\1", " ".join(unescape(re.sub(r"<[^>]+>", " ", page)).split()))
 
 
-def fields(page: str) -> dict[str, str]:
-    """What a form would send as it is, but for boxes and the token."""
-    found = re.findall(r'<input (?:type="hidden" |id="[^"]*" )name="([^"]+)" value="([^"]*)"', page)
-    return {name: unescape(value) for name, value in found if name != "csrf_token"}
-
-
 @pytest.fixture
 def picky(desk: DeskDriver, tmp_path: Path) -> Iterator[int]:
     """A run of three of which version 1 of its task finds one answer no use; version 2 is installed."""
@@ -85,7 +80,7 @@ def test_answers_that_are_no_use_are_processed_again_after_a_confirmation(
     assert "1 answer that is no use" in told and "3 answers: all" in told
     assert desk.scalar("SELECT count(*) FROM reprocessings") == 0
 
-    page = operator.post(f"/runs/{picky}/reprocess", which="invalid", **fields(page))
+    page = operator.post(f"/runs/{picky}/reprocess", **fields(page) | {"which": "invalid"})
     assert f"1 answer of run {picky} is processed again, with version 2." in page
     desk.perform_due()
     assert desk.summary(picky).succeeded == 3
@@ -166,10 +161,15 @@ def test_all_of_a_run_is_rebuilt(operator: Visitor, desk: DeskDriver, picky: int
 
 def test_what_a_rebuild_lacks_is_said(operator: Visitor, desk: DeskDriver, picky: int) -> None:
     form = fields(operator.get(f"/runs/{picky}/rebuild"))
+    assert form.pop("class") == "output", "the class that another request may help is ticked"
     assert "No class was ticked" in operator.post(f"/runs/{picky}/rebuild", **form)
     assert "no subject that failed so" in operator.post(f"/runs/{picky}/rebuild", **form | {"class": "fix"})
     bad = form | {"class": "output", "set-max_tokens": "none"}
-    assert "max_tokens" in operator.post(f"/runs/{picky}/rebuild", **bad)
+    response = operator.send(f"/runs/{picky}/rebuild", **bad | {"set-words": "kept, as typed"})
+    assert response.status_code == 200
+    assert "Is 'none': Input should be a valid integer" in words(response.text)
+    assert fields(response.text)["set-words"] == "kept, as typed"
+    assert fields(response.text)["class"] == "output"
     assert operator.send(f"/runs/{picky}/rebuild", **form | {"class": "output", "token": "../x"}).status_code == 400
     assert operator.open("/runs/99/rebuild").status_code == 404
     assert operator.open("/runs/99/reprocess").status_code == 404

@@ -24,8 +24,11 @@ from chaos.points import Point
 from webapp import db, wishes
 from webapp.batches import leaving
 from webapp.batches.completion import pause_run
+from webapp.batches.naming import new_token
+from webapp.batches.schedules import Wanted
+from webapp.batches.staleness import Over
 from webapp.batches.states import FailureClass
-from webapp.batches.steps import Lease
+from webapp.batches.steps import Lease, StepName, due
 from webapp.errors import BatchdeskError
 
 RECORDS = 24
@@ -44,6 +47,9 @@ FAILED = "SELECT 1 FROM items WHERE run_id = :run AND failure_class = 'fix'"
 REFUSED = "SELECT 1 FROM uploads WHERE state = 'refused'"
 UPLOADED = "SELECT 1 FROM uploads WHERE state <> 'imported'"
 COMPARED = "SELECT 1 FROM uploads WHERE state = 'compared'"
+REPEATED = (
+    "SELECT 1 FROM schedules s JOIN runs r ON r.dataset_id = s.dataset_id WHERE r.id = :run AND s.outcome IS NOT NULL"
+)
 PAUSED = "SELECT 1 FROM runs WHERE id = :run AND state = 'paused'"
 
 
@@ -74,7 +80,7 @@ SCENARIOS = (
         "sent again",
         task="summarise",
         api={"overloaded_share": 0.3, "expired_share": 0.2, "invalid_share": 0.2},
-        clicks=((SENT, "look"), (FAILED, "resubmit")),
+        clicks=((SENT, "look"), (FAILED, "resubmit"), (SENT, "schedule"), (REPEATED, "end schedules")),
     ),
     Scenario(
         "no clear answer",
@@ -172,9 +178,29 @@ def click(run_id: int, what: str) -> None:
             wishes.ask_look(actor="chaos")
         elif what == "resume":
             wishes.ask_resume(run_id, actor="chaos")
+        elif what == "schedule":
+            _schedule(run_id)
+        elif what == "end schedules":
+            for (schedule_id,) in _rows("SELECT id FROM schedules"):
+                wishes.ask_delete_schedule(schedule_id, actor="chaos")
         elif what == "pause":
             with db.transaction() as tx:
                 pause_run(tx, run_id, "A person wants it so.", actor="chaos")
+
+
+def _schedule(run_id: int) -> None:
+    """Let a run repeat, over what has no output yet; its time has come."""
+    ((dataset_id, task),) = _rows("SELECT dataset_id, task FROM runs WHERE id = :run", run=run_id)
+    yearly = Wanted("chaos", Over.STALE, "0 0 1 1 *", "UTC")
+    schedule_id = wishes.ask_schedule(dataset_id, task, {}, yearly, actor="chaos", token=new_token())
+    with db.transaction() as tx:
+        db.run(tx, "UPDATE schedules SET next_at = now() WHERE id = :id", id=schedule_id)
+        due(tx, StepName.REPEAT, schedule_id)
+
+
+def _rows(statement: str, **parameters: Any) -> Sequence[Any]:
+    with db.transaction() as tx:
+        return db.rows(tx, statement, **parameters)
 
 
 class Clicks:

@@ -51,6 +51,7 @@ def _init_pages(app: Flask) -> None:
     from webapp.admin.requests import RequestsPage
     from webapp.admin.resending import ResubmissionsPage
     from webapp.admin.runs import RunsPage
+    from webapp.admin.schedules import SchedulesPage
     from webapp.admin.strays import StraysPage
     from webapp.admin.users import UsersPage
 
@@ -62,6 +63,7 @@ def _init_pages(app: Flask) -> None:
         BatchesPage(name="Batches", endpoint="batches", url="/batches"),
         RequestsPage(name="Requests", endpoint="requests", url="/requests"),
         OutputsPage(name="Outputs", endpoint="outputs", url="/outputs"),
+        SchedulesPage(name="Schedules", endpoint="schedules", url="/schedules"),
         ResubmissionsPage(name="Resubmissions", endpoint="resubmissions", url="/resubmissions"),
         StraysPage(name="Strays", endpoint="strays", url="/strays"),
         EventsPage(name="Events", endpoint="events", url="/events"),

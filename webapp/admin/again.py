@@ -4,20 +4,16 @@ The pages of runs and of requests take these actions over by inheritance.
 
 from __future__ import annotations
 
-import csv
-import io
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from flask import abort, current_app, flash, redirect, request, url_for
+from flask import abort, flash, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 from sqlalchemy import Connection
 
 from webapp import db, wishes
 from webapp.admin.access import actor, acts
 from webapp.admin.formats import plural
+from webapp.admin.forms import SettingsForm, asked_token, task_named
 from webapp.admin.frame import Page, act, back_to, expose, reading
 from webapp.batches.desk import ceiling
 from webapp.batches.naming import new_token
@@ -25,8 +21,7 @@ from webapp.batches.rebuilding import rebuildable
 from webapp.batches.reprocessing import Which, reprocessable
 from webapp.batches.selecting import Meant
 from webapp.batches.states import FailureClass
-from webapp.errors import BatchdeskError, NotFound
-from webapp.hooks import Registry, Task
+from webapp.errors import BatchdeskError
 from webapp.records import jsontext
 
 # What a class of failures means for those who think about building the requests anew.
@@ -38,16 +33,6 @@ REBUILD_WORDS = {
     FailureClass.STOPPED: "Cancelled, or never sent.",
 }
 PRESELECTED = frozenset({FailureClass.FIX, FailureClass.OUTPUT})
-_TOKEN = re.compile("[a-z2-7]{16}")
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """A setting of a task in a form: its text is read back as the value it has."""
-
-    name: str
-    words: str
-    text: str
 
 
 class RunsAgain(Page):
@@ -61,7 +46,7 @@ class RunsAgain(Page):
             return self._reprocess(run_id, back)
         tx = reading()
         run = _run(tx, run_id)
-        counts, task = reprocessable(tx, run_id), installed(run.task)
+        counts, task = reprocessable(tx, run_id), task_named(run.task)
         return self.render("desk/reprocess_run.html", run=run, counts=counts, task=task, back=back)
 
     def _reprocess(self, run_id: int, back: str) -> ResponseReturnValue:
@@ -81,21 +66,26 @@ class RunsAgain(Page):
     @acts
     def rebuild(self, run_id: int) -> ResponseReturnValue:
         back, everything = back_to(url_for(".details", run_id=run_id)), bool(request.values.get("all"))
-        if request.method == "POST":
-            return rebuild(run_id, back, everything=everything)
-        return rebuild_form(self, reading(), run_id, back, everything=everything)
+        return rebuild(self, run_id, back, everything=everything)
 
 
-def rebuild_form(
-    page: Page, tx: Connection, run_id: int, back: str, *, everything: bool = False, meant: Meant | None = None
-) -> str:
-    """The page that asks before subjects of a run are built anew.
+def rebuild(
+    page: Page, run_id: int, back: str, *, everything: bool = False, meant: Meant | None = None
+) -> ResponseReturnValue:
+    """Ask before subjects of a run are built anew, and do it once that is confirmed.
 
     :param everything: all subjects, those that succeeded too.
     :param meant: which of its failures; None: all.
     """
+    tx = reading()
     run = _run(tx, run_id)
-    task = installed(run.task)
+    task = task_named(run.task)
+    form = SettingsForm.of(task, jsontext.loads(run.settings)) if task else None
+    ticked = [one for one in FailureClass if one.value in request.form.getlist("class")]
+    if request.method == "POST":
+        done = _rebuild(run_id, back, None if everything else ticked, form, meant)
+        if done is not None:
+            return done
     counts = {} if everything else rebuildable(tx, run_id, most=ceiling(), meant=meant)
     return page.render(
         "desk/rebuild_run.html",
@@ -103,28 +93,27 @@ def rebuild_form(
         everything=everything,
         meant=meant or Meant(run_id=run_id),
         counts=counts,
-        chosen=PRESELECTED & set(counts) or set(counts),
+        chosen=set(ticked) or PRESELECTED & set(counts) or set(counts),
         class_words=REBUILD_WORDS,
         children=children(tx, run_id),
         task=task,
-        settings=_settings(task, run.settings) if task else [],
-        token=new_token(),
+        form=form,
+        token=request.form.get("token") or new_token(),
         back=back,
     )
 
 
-def rebuild(run_id: int, back: str, *, everything: bool = False, meant: Meant | None = None) -> ResponseReturnValue:
-    """Do what `rebuild_form` has asked about."""
-    classes = [one for one in FailureClass if one.value in request.form.getlist("class")]
-    if not everything and not classes:
+def _rebuild(
+    run_id: int, back: str, classes: list[FailureClass] | None, form: SettingsForm | None, meant: Meant | None
+) -> ResponseReturnValue | None:
+    """Do it; None when something is wrong with the settings, which the form then says."""
+    token = asked_token()
+    if classes == []:
         return act(back, lambda: "No class was ticked: nothing was rebuilt.")
-    token = request.form.get("token", "")
-    if not _TOKEN.fullmatch(token):
-        abort(400, "This form is not complete. Open a fresh page and do it again.")
+    if form is not None and form.parse() is None:
+        return None
     try:
-        wanted = _wanted_settings(reading(), run_id)
-        asked = None if everything else classes
-        child = wishes.ask_rebuild(run_id, asked, wanted, actor=actor(), token=token, meant=meant)
+        child = wishes.ask_rebuild(run_id, classes, form.raw if form else {}, actor=actor(), token=token, meant=meant)
     except BatchdeskError as error:
         flash(str(error), "error")
         return redirect(back, 303)
@@ -155,7 +144,7 @@ class RequestsAgain(Page):
         )
         if row is None:
             abort(404, f"There is no request {request_id}.")
-        return self.render("desk/reprocess_request.html", row=row, task=installed(row.task), back=back)
+        return self.render("desk/reprocess_request.html", row=row, task=task_named(row.task), back=back)
 
 
 def children(tx: Connection, run_id: int) -> list[Any]:
@@ -179,57 +168,3 @@ def _run(tx: Connection, run_id: int) -> Any:
     if run is None:
         abort(404, f"There is no run {run_id}.")
     return run
-
-
-def _registry() -> Registry:
-    registry: Registry = current_app.extensions["batchdesk"].registry
-    return registry
-
-
-def installed(name: str) -> Task[Any] | None:
-    """The installed task, if it is there."""
-    try:
-        return _registry().task(name)
-    except NotFound:
-        return None
-
-
-def _stored(task: Task[Any], stored: str) -> dict[str, Any]:
-    """A run's settings, but for those that the task no longer has."""
-    return {name: value for name, value in jsontext.loads(stored).items() if name in task.Settings.model_fields}
-
-
-def _settings(task: Task[Any], stored: str) -> list[Setting]:
-    """The settings that a form can change: those whose value can be written as a line of text and read back."""
-    values = _stored(task, stored)
-    found = []
-    for name, field in task.Settings.model_fields.items():
-        text = _written(values.get(name, field.get_default(call_default_factory=True)))
-        try:
-            read = _registry().parse_settings(task, values | {name: text})
-        except BatchdeskError:
-            changeable = name not in values  # new, and required
-        else:
-            changeable = name not in values or read.model_dump(mode="json")[name] == values[name]
-        if changeable:
-            found.append(Setting(name, field.description or "", text))
-    return found
-
-
-def _written(value: Any) -> str:
-    """A value as people write it in `--set`."""
-    if isinstance(value, list | tuple):
-        line = io.StringIO()
-        csv.writer(line, lineterminator="").writerow(value)
-        return line.getvalue()
-    if isinstance(value, bool):
-        return str(value).lower()
-    return "" if value is None or not isinstance(value, str | int | float) else str(value)
-
-
-def _wanted_settings(tx: Connection, run_id: int) -> Mapping[str, Any]:
-    """A run's settings with what the form says of them."""
-    run = _run(tx, run_id)
-    task = _registry().task(run.task)
-    given = {name.removeprefix("set-"): text for name, text in request.form.items() if name.startswith("set-")}
-    return _stored(task, run.settings) | given

@@ -19,6 +19,7 @@ from webapp.admin.filters import Asked
 from webapp.admin.frame import act, back_to, expose, reading
 from webapp.admin.many import Deed, Many
 from webapp.admin.payloads import laid_out
+from webapp.admin.starting import RunsStart
 from webapp.batches import causes, resubmissions
 from webapp.batches.queries import outputs_in_parts
 from webapp.batches.selecting import Meant
@@ -29,7 +30,7 @@ BATCHES_SHOWN = 50
 RESUBMISSIONS_SHOWN = 5
 
 
-class RunsPage(RunsAgain, Many):
+class RunsPage(RunsStart, RunsAgain, Many):
     """Runs, newest first."""
 
     noun = ("run", "runs")
@@ -161,7 +162,8 @@ def find(tx: Connection, run_id: int) -> Any:
         f"""
         SELECT r.id, r.task, r.task_version, r.settings::text AS settings, r.subjects, r.state, r.state_since,
                r.reason, r.owner, r.created_at, r.pause_wanted_at, r.cancel_wanted_at,
-               r.parent_run_id,
+               r.parent_run_id, r.selected, r.schedule_id,
+               (SELECT s.name FROM schedules s WHERE s.id = r.schedule_id) AS schedule,
                d.id AS dataset_id, d.name AS dataset, d.source,
                (SELECT extract(epoch FROM s.due_at - now()) FROM steps s
                 WHERE s.step = 'resubmit' AND s.target_id = r.id) AS retrying_in,

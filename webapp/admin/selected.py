@@ -15,8 +15,9 @@ from sqlalchemy import Connection
 from webapp import db, wishes
 from webapp.admin import exporting, resending
 from webapp.admin.access import actor, acts
-from webapp.admin.again import installed, rebuild, rebuild_form
+from webapp.admin.again import rebuild
 from webapp.admin.filters import Asked
+from webapp.admin.forms import task_named
 from webapp.admin.frame import Page, act, back_to, expose, reading
 from webapp.admin.looking import Wanted
 from webapp.batches import exports, reprocessing, selecting
@@ -77,7 +78,7 @@ class Selected(Page):
         tx = reading()
         run_ids = selecting.runs_meant(tx, meant, with_failures=not meant.within_a_run)
         tasks = [one for (one,) in db.rows(tx, "SELECT DISTINCT task FROM runs WHERE id = ANY(:ids)", ids=run_ids)]
-        versions = {name: task.version for name in tasks if (task := installed(name)) is not None}
+        versions = {name: task.version for name in tasks if (task := task_named(name)) is not None}
         if meant.within_a_run and run_ids:
             counts = reprocessing.answers(tx, run_ids[0], meant)
         else:
@@ -117,9 +118,7 @@ class Selected(Page):
         if run_id is None:
             words = "A rebuild makes one run of one: narrow the list to a run or batch, then rebuild. Nothing was done."
             return act(back, lambda: words)
-        if request.method == "POST":
-            return rebuild(run_id, back, meant=meant)
-        return rebuild_form(self, reading(), run_id, back, meant=meant)
+        return rebuild(self, run_id, back, meant=meant)
 
     @expose("/export.<any(jsonl, csv):kind>")
     def export(self, kind: str) -> Response:

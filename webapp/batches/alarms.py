@@ -1,5 +1,5 @@
 """What a person should look at though no step is stuck: results about to vanish, batches of which nothing came,
-answers that cost nothing. The home page and `doctor` ask; reads only.
+answers that cost nothing, schedules that were stopped. The home page and `doctor` ask; reads only.
 """
 
 from __future__ import annotations
@@ -22,15 +22,23 @@ class Alarm:
     """One thing to look at: a sentence, and what to do about it."""
 
     kind: str  # one or two words, for a badge
-    run_id: int
+    run_id: int | None
     batch_id: int | None  # None: it is about the run as a whole
     words: str
     mend: str
+    schedule_id: int | None = None  # it is about a schedule, and no run
+
+    @property
+    def about(self) -> str:
+        """What it is about."""
+        if self.schedule_id is not None:
+            return f"Schedule {self.schedule_id}"
+        return f"Run {self.run_id}" if self.batch_id is None else f"Batch {self.batch_id} of run {self.run_id}"
 
 
 def alarms(tx: Connection) -> list[Alarm]:
     """All alarms there are, at most `MOST` of each kind."""
-    return [*_vanishing(tx), *_all_failed(tx), *_free(tx)]
+    return [*_vanishing(tx), *_all_failed(tx), *_free(tx), *_stopped_schedules(tx)]
 
 
 def _vanishing(tx: Connection) -> list[Alarm]:
@@ -125,4 +133,24 @@ def _free(tx: Connection) -> list[Alarm]:
             "Compare webapp/money/prices.toml and the run's answers with the account's bill.",
         )
         for run in found
+    ]
+
+
+def _stopped_schedules(tx: Connection) -> list[Alarm]:
+    """Schedules that cannot go on and were stopped by no person."""
+    found = db.rows(
+        tx,
+        "SELECT id, name, problem FROM schedules WHERE NOT enabled AND problem IS NOT NULL ORDER BY id LIMIT :most",
+        most=MOST,
+    )
+    return [
+        Alarm(
+            "stopped",
+            None,
+            None,
+            f"“{one.name}” makes no more runs: {one.problem}",
+            "Mend that or change its settings, then resume it.",
+            schedule_id=one.id,
+        )
+        for one in found
     ]

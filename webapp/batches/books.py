@@ -29,6 +29,7 @@ class Event(Base):
     __table_args__ = (
         Index(None, "run_id", "id"),
         Index(None, "batch_id", "id"),
+        Index(None, "schedule_id", "id"),
         Index(None, "actor", "id"),
         Index(None, "kind", "id"),
         Index(None, "at"),
@@ -39,6 +40,7 @@ class Event(Base):
     at: Mapped[datetime] = moment(now=True)
     run_id: Mapped[int | None]
     batch_id: Mapped[int | None]
+    schedule_id: Mapped[int | None]
     # What else it is about: a kind of thing ("person") and which one, as people name it.
     target_kind: Mapped[str | None]
     target: Mapped[str | None]
@@ -58,6 +60,7 @@ def note(
     actor: str,
     reason: str,
     batch_id: int | None = None,
+    schedule_id: int | None = None,
     kind: str = "note",
     target: tuple[str, str] | None = None,
     **data: Any,
@@ -68,13 +71,15 @@ def note(
     """
     db.run(
         tx,
-        "INSERT INTO events (run_id, batch_id, kind, target_kind, target, actor, address, reason, data) "
-        "VALUES (:run_id, :batch_id, :kind, :target_kind, :target, :actor, :address, :reason, CAST(:data AS json))",
+        "INSERT INTO events (run_id, batch_id, schedule_id, kind, target_kind, target, actor, address, reason, data) "
+        "VALUES (:run_id, :batch_id, :schedule_id, :kind, :target_kind, :target, :actor, :address, :reason, "
+        "CAST(:data AS json))",
         target_kind=target and target[0],
         target=target and storable(target[1]),
         address=whence.address(),
         run_id=run_id,
         batch_id=batch_id,
+        schedule_id=schedule_id,
         kind=kind,
         actor=actor,
         reason=storable(reason),

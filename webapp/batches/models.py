@@ -110,7 +110,8 @@ class Run(Base):
     __table_args__ = (one_of("state", RunState),)
 
     id: Mapped[int] = big_id()
-    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"))
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"), index=True)
+    schedule_id: Mapped[int | None] = mapped_column(index=True)  # which made it; it may be gone
     # The run whose subjects, or some of them, this one builds anew; which ones is in `selections`.
     parent_run_id: Mapped[int | None] = mapped_column(ForeignKey("runs.id"), index=True)
     # Over which revision of its dataset, or (selected) over some subjects only, which are in `selections`.
@@ -119,6 +120,7 @@ class Run(Base):
     task: Mapped[str]
     task_version: Mapped[str]
     settings: Mapped[Any] = mapped_column(JSON)
+    settings_hash: Mapped[str | None]  # see `webapp.batches.staleness`
     token: Mapped[str] = mapped_column(unique=True)
     shared: Mapped[Any | None] = mapped_column(JSON)
     # When its last request was built and cut; until then a resumed run is planned on.

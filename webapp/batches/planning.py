@@ -1,6 +1,6 @@
 """The step `plan`: the task builds its requests, they are committed, and the run is cut into batches.
 Runs in a worker; killed anywhere, it goes on where its last committed chunk ended and cuts the same way. The task
-itself runs in a process of its own, with bounds: see `webapp.batches.bounded`.
+itself is called in `webapp.batches.building`.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel
 from sqlalchemy import Connection
 
 from webapp import db
-from webapp.batches import encoding, leaving, selections
+from webapp.batches import leaving, selections
 from webapp.batches.ahead import ahead
 from webapp.batches.books import note, tally
-from webapp.batches.bounded import Broke, bounded
+from webapp.batches.building import Mould, own_parts, shared_part
 from webapp.batches.completion import finish_if_over
 from webapp.batches.desk import Desk
 from webapp.batches.outcomes import stop_unsent
@@ -26,7 +25,6 @@ from webapp.batches.sharding import cut_pending
 from webapp.batches.states import FailureClass, RequestState, RunState, move_run
 from webapp.batches.steps import Lease
 from webapp.errors import InputError, NotFound, PluginError
-from webapp.hooks import Image, Subject, Task, calls
 from webapp.records import jsontext
 from webapp.records.escapes import storable
 
@@ -50,13 +48,7 @@ class RunPlan:
     dataset_id: int
     revision: int  # of the dataset
     selected: bool  # over some subjects of the dataset only
-    token: str
-    text_field: str
-    task: Task[Any]
-    settings: BaseModel
-    shared: dict[str, Any]
-    shared_bytes: int
-    max_request_bytes: int
+    mould: Mould
 
 
 def plan(desk: Desk, lease: Lease) -> float | None:
@@ -147,42 +139,11 @@ def _prepare(desk: Desk, lease: Lease) -> RunPlan | None:
         raise PluginError(_deadly(lease.target_id))
     task = desk.registry.task(run.task)
     settings = desk.registry.parse_settings(task, jsontext.loads(run.settings))
-    shared = run.shared or _store_shared(lease, _shared(task, settings, run.token))
-    shared_bytes = len(shared.encode())
-    return RunPlan(
-        run_id=lease.target_id,
-        dataset_id=run.dataset_id,
-        revision=run.revision,
-        selected=run.selected,
-        token=run.token,
-        text_field=run.text_field,
-        task=task,
-        settings=settings,
-        shared=jsontext.loads(shared),
-        shared_bytes=shared_bytes,
-        max_request_bytes=min(encoding.MAX_REQUEST_BYTES, encoding.room_for_one(desk.settings.batch_max_bytes)),
+    shared = run.shared or _store_shared(lease, shared_part(task, settings, run.token))
+    mould = Mould.of(
+        task, settings, shared, token=run.token, text_field=run.text_field, max_bytes=desk.settings.batch_max_bytes
     )
-
-
-def _shared(task: Task[Any], settings: BaseModel, token: str) -> str:
-    """The shared part as it is stored and sent.
-
-    :raises PluginError: the task cannot make it; says why.
-    """
-
-    def made(_: None) -> tuple[str | None, str | None]:
-        try:
-            return encoding.encode(calls.shared_params(task, settings), token), None
-        except (InputError, PluginError, TypeError, ValueError, RecursionError) as error:
-            return None, str(error)
-
-    ((_, found),) = bounded([None], made)
-    if isinstance(found, Broke):
-        raise PluginError(f"Task '{task.name}', version {task.version}, {found.words} in shared_params. Mend the task.")
-    shared, fault = found
-    if fault is not None:
-        raise PluginError(fault)
-    return str(shared)
+    return RunPlan(lease.target_id, run.dataset_id, run.revision, run.selected, mould)
 
 
 def _store_shared(lease: Lease, shared: str) -> str:
@@ -268,14 +229,6 @@ def _reserve_ids(tx: Connection, count: int) -> Iterable[int]:
     return [n for (n,) in db.rows(tx, f"SELECT nextval({sequence}) FROM generate_series(1, :n)", n=count)]  # noqa: S608
 
 
-def subject_payload(row: Any, text_field: str) -> Subject:
-    """A row of subjects (with its blob) as plugins get it."""
-    data = jsontext.loads(row.data)
-    image = Image(row.image, row.media_type, row.width, row.height) if row.image else None
-    text = data.get(text_field)
-    return Subject(row.kind, row.key, data, image, text if isinstance(text, str) else None)
-
-
 def _built(plan: RunPlan, chunk: Sequence[tuple[int, Any]]) -> list[Built]:
     """The items of (item id, subject's row); one that cannot be sent has its error and no own part.
 
@@ -284,40 +237,14 @@ def _built(plan: RunPlan, chunk: Sequence[tuple[int, Any]]) -> list[Built]:
     built: list[Built] = []
     size = 0
     end = time.monotonic() + CHUNK_SECONDS
-    for (item_id, row), made in bounded(chunk, lambda one: _build(plan, one[1])):
-        if isinstance(made, Broke):
-            task = f"Task '{plan.task.name}', version {plan.task.version}"
-            made = None, 0, f"{task}, record '{row.key}': request_params {made.words}. Mend the task."
-        own, own_bytes, fault = made
-        item = (item_id, plan.run_id, row.id, row.position, own_bytes)
-        if fault is not None:
-            failed = (RequestState.ERRORED.value, FailureClass.FIX.value, storable(fault))
+    for (item_id, row), own in own_parts(plan.mould, chunk, row_of=lambda one: one[1]):
+        item = (item_id, plan.run_id, row.id, row.position, own.size)
+        if own.fault is not None:
+            failed = (RequestState.ERRORED.value, FailureClass.FIX.value, storable(own.fault))
             built.append(((*item, 0, row.kind, *failed), None))
         else:
-            built.append(((*item, 1, row.kind, RequestState.PENDING.value, None, None), own))
-        size += len(own or "")
+            built.append(((*item, 1, row.kind, RequestState.PENDING.value, None, None), own.text))
+        size += len(own.text or "")
         if size >= CHUNK_BYTES or time.monotonic() >= end:
             break
     return built
-
-
-def _build(plan: RunPlan, row: Any) -> tuple[str | None, int, str | None]:
-    """(own part, its bytes as it will be sent, why it cannot be) of one subject."""
-    try:
-        subject = subject_payload(row, plan.text_field)
-        params = calls.request_params(plan.task, subject, plan.settings, plan.shared)
-        own = encoding.encode(params, plan.token)
-        own_bytes = encoding.sent_bytes(own.encode(), encoding.mark_pattern(plan.token), lambda _: row.size)
-        _check_size(plan, own_bytes)
-    except (InputError, PluginError, TypeError, ValueError, RecursionError) as error:
-        return None, 0, str(error)
-    return own, own_bytes, None
-
-
-def _check_size(plan: RunPlan, own_bytes: int) -> None:
-    size = encoding.params_bytes(plan.shared_bytes, own_bytes)
-    if size > plan.max_request_bytes:
-        raise InputError(
-            f"The request is {size:,} bytes once built; the most that can be sent is {plan.max_request_bytes:,}. "
-            "It was not sent: shorten the record."
-        )

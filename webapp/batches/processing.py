@@ -18,10 +18,10 @@ from webapp.batches import leaving, reprocessing
 from webapp.batches.ahead import ahead
 from webapp.batches.books import note
 from webapp.batches.bounded import Broke, bounded
+from webapp.batches.building import subject_payload
 from webapp.batches.completion import finish_if_over
 from webapp.batches.desk import Desk
 from webapp.batches.outcomes import Outcome, settle_outputs
-from webapp.batches.planning import subject_payload
 from webapp.batches.reprocessing import ASKED_AGAIN
 from webapp.batches.states import OutputState, RunState, move_run
 from webapp.batches.steps import Lease

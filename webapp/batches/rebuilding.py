@@ -16,6 +16,7 @@ from webapp.batches.books import note
 from webapp.batches.completion import GOES_AGAIN
 from webapp.batches.selecting import Meant
 from webapp.batches.selections import OF_RUN
+from webapp.batches.staleness import fingerprint
 from webapp.batches.states import FailureClass, RunState
 from webapp.batches.steps import StepName, due
 from webapp.errors import NotFound, Refused
@@ -131,14 +132,15 @@ def rebuild_run(
 def _insert(tx: Connection, parent_id: int, task: Task[Any], settings: BaseModel, owner: str, token: str) -> int:
     child_id: int = db.scalar(
         tx,
-        "INSERT INTO runs (dataset_id, parent_run_id, revision, selected, task, task_version, settings, token, "
-        "subjects, owner) "
-        "SELECT dataset_id, id, revision, true, :task, :version, CAST(:settings AS json), :token, 0, :owner FROM runs "
-        "WHERE id = :parent RETURNING id",
+        "INSERT INTO runs (dataset_id, parent_run_id, revision, selected, task, task_version, settings, "
+        "settings_hash, token, subjects, owner) "
+        "SELECT dataset_id, id, revision, true, :task, :version, CAST(:settings AS json), :hash, :token, 0, :owner "
+        "FROM runs WHERE id = :parent RETURNING id",
         parent=parent_id,
         task=task.name,
         version=task.version,
         settings=jsontext.dumps(settings.model_dump(mode="json")).decode(),
+        hash=fingerprint(task.name, task.version, settings),
         token=token,
         owner=owner,
     )

@@ -18,12 +18,14 @@ from webapp.batches.books import note
 from webapp.batches.completion import RESULTS_DAYS, finish_if_over, pause_run
 from webapp.batches.naming import new_token
 from webapp.batches.selecting import Meant
+from webapp.batches.staleness import Over, fingerprint, select_stale
 from webapp.batches.states import OPEN_BATCH_STATES, BatchState, FailureClass, RunState, move_batch, move_run
 from webapp.batches.steps import StepName, due
 from webapp.errors import InputError, NotFound, Refused
 from webapp.hooks import Task
 from webapp.records import jsontext
 
+NOTHING_STALE = "Nothing was started: every subject has an output of these settings already."
 UNPROVED = " Also where it is not proved that the batch is ours."
 
 
@@ -35,6 +37,20 @@ def check_kind(task: Task[Any], kind: str) -> None:
     if kind not in task.subject_kinds:
         takes = " or ".join(sorted(task.subject_kinds))
         raise InputError(f"Task '{task.name}' takes subjects of kind {takes}; these are of kind {kind}.")
+
+
+def check_dataset(tx: Connection, task: Task[Any], dataset_id: int) -> None:
+    """Pass when a task can be asked about the subjects of a dataset.
+
+    :raises InputError: it cannot; the message says what it takes.
+    :raises NotFound: there is no such dataset, or nothing in it.
+    """
+    kind: str | None = db.scalar(
+        tx, "SELECT kind FROM subjects WHERE dataset_id = :id ORDER BY position LIMIT 1", id=dataset_id
+    )
+    if kind is None:
+        raise NotFound(f"There is no dataset {dataset_id} that holds records.")
+    check_kind(task, kind)
 
 
 def find_run(tx: Connection, token: str) -> int | None:
@@ -55,26 +71,52 @@ def task_of(tx: Connection, run_id: int) -> str:
 
 
 def start_run(
-    tx: Connection, *, dataset_id: int, task: Task[Any], settings: BaseModel, owner: str, token: str | None = None
+    tx: Connection,
+    *,
+    dataset_id: int,
+    task: Task[Any],
+    settings: BaseModel,
+    owner: str,
+    token: str | None = None,
+    over: Over = Over.ALL,
+    schedule_id: int | None = None,
 ) -> int:
-    """Make a run over all subjects of a dataset, with a frozen copy of its settings; its id. Planning is due.
+    """Make a run over subjects of a dataset, with a frozen copy of its settings; its id. Planning is due.
 
     :param token: of `naming.new_token`, for callers that look the run up again before they repeat this.
+    :param over: all subjects of the present revision, or those without an output as new as the settings.
+    :param schedule_id: which asks for it.
+    :raises Refused: there is no such subject.
     """
-    run_id: int = db.scalar(
+    run = db.row(
         tx,
-        "INSERT INTO runs (dataset_id, revision, task, task_version, settings, token, subjects, owner) "
-        "SELECT id, revision, :task, :version, CAST(:settings AS json), :token, subjects, :owner FROM datasets "
-        "WHERE id = :dataset RETURNING id",
+        "INSERT INTO runs (dataset_id, revision, selected, task, task_version, settings, settings_hash, token, "
+        "subjects, owner, schedule_id) "
+        "SELECT id, revision, :selected, :task, :version, CAST(:settings AS json), :hash, :token, subjects, :owner, "
+        "CAST(:schedule AS bigint) FROM datasets WHERE id = :dataset RETURNING id, revision, subjects",
         dataset=dataset_id,
+        selected=over == Over.STALE,
         task=task.name,
         version=task.version,
         settings=jsontext.dumps(settings.model_dump(mode="json")).decode(),
+        hash=fingerprint(task.name, task.version, settings),
         token=token or new_token(),
         owner=owner,
+        schedule=schedule_id,
     )
-    note(tx, run_id=run_id, actor=owner, reason=f"Run of {task.name} started.", kind="wish")
-    due(tx, StepName.PLAN, run_id)
+    if run is None:
+        raise NotFound(f"There is no dataset {dataset_id}.")
+    subjects, words = run.subjects, ""
+    if over == Over.STALE:
+        subjects = select_stale(tx, run.id, dataset_id, run.revision, task, settings)
+        words = f" over {subjects:,} subjects without an output of these settings"
+        db.run(tx, "UPDATE runs SET subjects = :count WHERE id = :id", count=subjects, id=run.id)
+    if not subjects:
+        raise Refused("Nothing was started: there is no subject to ask about." if over == Over.ALL else NOTHING_STALE)
+    note(tx, run_id=run.id, schedule_id=schedule_id, actor=owner, reason=f"Run of {task.name} started{words}.",
+         kind="wish")  # fmt: skip
+    due(tx, StepName.PLAN, run.id)
+    run_id: int = run.id
     return run_id
 
 

@@ -34,6 +34,7 @@ class StepName(StrEnum):
     PROCESS = "process"  # of a batch: results to outputs
     RESUBMIT = "resubmit"  # of a run: failures of class retry become new attempts
     LOOK = "look"  # of an account: which batches of the API no row knows
+    REPEAT = "repeat"  # of a schedule: make its run, and say when it is due next
 
 
 @dataclass(frozen=True, slots=True)

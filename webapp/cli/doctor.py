@@ -168,5 +168,4 @@ def _alarms() -> Iterator[Finding]:
     with db.transaction() as tx:
         found = alarms.alarms(tx)
     for alarm in found:
-        what = f"Run {alarm.run_id}" if alarm.batch_id is None else f"Batch {alarm.batch_id} of run {alarm.run_id}"
-        yield Finding(False, f"{what}: {alarm.words}", alarm.mend)
+        yield Finding(False, f"{alarm.about}: {alarm.words}", alarm.mend)

@@ -6,69 +6,84 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
 import click
 from pydantic import BaseModel
 
 from webapp.batches import encoding, runs
+from webapp.batches.building import NO_ID, NO_TOKEN, Mould, own_parts, shared_part
 from webapp.batches.cutting import cut
 from webapp.batches.importing import Sieve
 from webapp.cli.app import BAD_USAGE, FAILURES, OK
 from webapp.db import utcnow
-from webapp.errors import InputError, PluginError
-from webapp.hooks import Image, Registry, Subject, Task, calls
-from webapp.money.prices import Usage, cost
-from webapp.records import jsontext
+from webapp.hooks import Registry, Task
+from webapp.money.prices import priced
 from webapp.records.reading import Problem, Record, problems_report
 from webapp.settings import load
 
-TOKEN = "0" * 16  # as long as a run's own
-ANY_USAGE = Usage(input=1, write_5m=0, write_1h=0, read=0, output=1, web_searches=0, geo=None)
 SHOWN = 2000  # characters of the first request
+CHUNK = 200  # records that are built in one go
+
+
+class Row(NamedTuple):
+    """A record as planning reads it from the tables."""
+
+    position: int
+    kind: str
+    key: str
+    data: str | bytes
+    image: str | None
+    media_type: str | None
+    width: int | None
+    height: int | None
+    size: int
+
+    @classmethod
+    def of(cls, record: Record) -> Row:
+        plain = record.position, record.kind, record.key, record.data
+        found = record.image
+        if found is None:
+            return cls(*plain, None, None, None, None, 0)
+        return cls(*plain, found.sha256.hex(), found.media_type, found.width, found.height, len(found.content))
 
 
 class Rehearsal:
     """Builds each request as planning would, and keeps the first and what would fail."""
 
     def __init__(self, task: Task[Any], settings: BaseModel, text_field: str) -> None:
-        self._task = task
-        self._settings = settings
-        self._text_field = text_field
-        self._params = calls.shared_params(task, settings)
-        self.model = str(self._params["model"])
-        self.shared = encoding.encode(self._params, TOKEN).encode()
+        self._mould = Mould.of(
+            task,
+            settings,
+            shared_part(task, settings, NO_TOKEN),
+            token=NO_TOKEN,
+            text_field=text_field,
+            max_bytes=load().batch_max_bytes,
+        )
+        self.model = str(self._mould.shared_params["model"])
         self.first: bytes | None = None
         self.count = 0
         self.failed: list[str] = []
 
     def sizes(self, records: Iterable[Record]) -> Iterator[int]:
         """Bytes of each request line that would be sent."""
-        room = min(encoding.MAX_REQUEST_BYTES, encoding.room_for_one(load().batch_max_bytes))
-        for record in records:
-            self.count += 1
-            runs.check_kind(self._task, record.kind)
-            try:
-                own, size = self._own(record)
-            except (InputError, PluginError, TypeError, ValueError) as error:
-                self.failed.append(f"{record.key}: {error}")
-                continue
-            if encoding.params_bytes(len(self.shared), size) > room:
-                self.failed.append(f"{record.key}: the request is over {room:,} bytes once built.")
-                continue
-            if self.first is None:
-                self.first = encoding.join_line(b"(made when planned)", self.shared, own)
-            yield encoding.line_bytes(len(encoding.custom_id(record.position + 1, TOKEN, 1)), len(self.shared), size)
+        rows = map(self._row, records)
+        shared = self._mould.shared.encode()
+        while chunk := list(islice(rows, CHUNK)):
+            for row, own in own_parts(self._mould, chunk):
+                if own.text is None:
+                    self.failed.append(f"{row.key}: {own.fault}")
+                    continue
+                if self.first is None:
+                    self.first = encoding.join_line(NO_ID, shared, own.text.encode())
+                identifier = encoding.custom_id(row.position + 1, NO_TOKEN, 1)
+                yield encoding.line_bytes(len(identifier), len(shared), own.size)
 
-    def _own(self, record: Record) -> tuple[bytes, int]:
-        data = jsontext.loads(record.data)
-        text = data.get(self._text_field)
-        found = record.image
-        image = Image(found.sha256.hex(), found.media_type, found.width, found.height) if found else None
-        subject = Subject(record.kind, record.key, data, image, text if isinstance(text, str) else None)
-        own = encoding.encode(calls.request_params(self._task, subject, self._settings, self._params), TOKEN).encode()
-        marks = encoding.mark_pattern(TOKEN)
-        return own, encoding.sent_bytes(own, marks, lambda _: len(found.content) if found else 0)
+    def _row(self, record: Record) -> Row:
+        self.count += 1
+        runs.check_kind(self._mould.task, record.kind)
+        return Row.of(record)
 
 
 def rehearse(
@@ -107,7 +122,7 @@ def rehearse(
         click.echo(problems_report(sieve.first, sieve.count), err=True)
     for failed in rehearsal.failed[:20]:
         click.echo(f"Would not be sent: {failed}", err=True)
-    if cost(rehearsal.model, ANY_USAGE, utcnow()) is None:
+    if not priced(rehearsal.model, utcnow()):
         click.echo(
             f"Model '{rehearsal.model}' is not in the price table: its answers would be unpriced; and if the API does "
             "not know it either, every request would fail.",

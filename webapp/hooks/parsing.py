@@ -1,5 +1,5 @@
 """Turns settings as people write them (`--set labels=a,b`, form fields) into a task's settings model.
-Called through `Registry.parse_settings`; every fault is reported at once, in words.
+Called through `Registry.parse_settings`; every fault is reported at once, in words, and by field for forms.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from webapp.errors import InputError, PluginError
+from webapp.errors import BadSettings, PluginError
 from webapp.hooks.task import Task
 
 _LISTS = {list, tuple, set, frozenset}
@@ -24,11 +24,11 @@ _NOUNS = {"integer": "a whole number", "number": "a number", "boolean": "true or
 def parse_settings(task: Task[Any], raw: Mapping[str, Any]) -> BaseModel:
     """The task's settings; strings are read as their field's type, lists as comma-separated values.
 
-    :raises InputError: names every field at fault, the fault, and what is allowed.
+    :raises BadSettings: names every field at fault, the fault, and what is allowed.
     :raises PluginError: a check of the task's own broke.
     """
     fields = task.Settings.model_fields
-    faults = [_unknown(name, fields) for name in raw if name not in fields]
+    faults = [("", _unknown(name, fields)) for name in raw if name not in fields]
     values: dict[str, Any] = {}
     unreadable: set[str] = set()
     for name in [name for name in fields if name in raw]:
@@ -36,7 +36,7 @@ def parse_settings(task: Task[Any], raw: Mapping[str, Any]) -> BaseModel:
             values[name] = _read(raw[name], fields[name])
         except ValueError as error:
             unreadable.add(name)
-            faults.append(f"setting '{name}': {error}. {_allowed(task, name)}")
+            faults.append((name, f"setting '{name}': {error}. {_allowed(task, name)}"))
     try:
         settings = _validate(task, values)
     except ValidationError as error:
@@ -45,8 +45,7 @@ def parse_settings(task: Task[Any], raw: Mapping[str, Any]) -> BaseModel:
     else:
         if not faults:
             return settings
-    lines = "\n".join(f"  - {fault}" for fault in faults)
-    raise InputError(f"Task '{task.name}' cannot run with these settings:\n{lines}")
+    raise BadSettings(f"Task '{task.name}' cannot run with these settings", faults)
 
 
 def _validate(task: Task[Any], values: Mapping[str, Any]) -> BaseModel:
@@ -99,16 +98,17 @@ def _split(value: str) -> list[str]:
     return parts
 
 
-def _fault(task: Task[Any], detail: ErrorDetails) -> str:
+def _fault(task: Task[Any], detail: ErrorDetails) -> tuple[str, str]:
+    """(the field, or nothing where several do not go together; the fault)."""
     name, *inside = (str(part) for part in detail["loc"]) if detail["loc"] else ("",)
     if not name:
-        return _sentence(detail)
+        return "", _sentence(detail)
     if detail["type"] == "missing" and not inside:
-        return f"setting '{name}' is required. {_allowed(task, name)}"
+        return name, f"setting '{name}' is required. {_allowed(task, name)}"
     given = detail["input"]
     shown = "" if detail["type"] == "value_error" else f" is {given!r}"
     where = f" ({'.'.join(inside)})" if inside else ""
-    return f"setting '{name}'{where}{shown}: {_sentence(detail)}. {_allowed(task, name)}"
+    return name, f"setting '{name}'{where}{shown}: {_sentence(detail)}. {_allowed(task, name)}"
 
 
 def _sentence(detail: ErrorDetails) -> str:

@@ -116,6 +116,11 @@ def cost(model: str, usage: Usage, at: datetime) -> Cost | None:
     return Cost(batch=sync * price.batch_factor + fees, sync=sync + fees)
 
 
+def priced(model: str, at: datetime) -> bool:
+    """Whether answers of a model have a price on that day."""
+    return _price(model, at) is not None
+
+
 @cache
 def price_table() -> dict[str, Any]:
     """The shipped price table, read once per process."""
