@@ -29,6 +29,9 @@ IDS = {
     "subject_id": "SELECT id FROM subjects WHERE dataset_id = 1 LIMIT 6",
     "upload_id": "SELECT id FROM uploads",
     "user_id": "SELECT id FROM users",
+    "schedule_id": "SELECT id FROM schedules",
+    "wish_id": "SELECT id FROM resubmissions",
+    "verb": "SELECT unnest(ARRAY['cancel', 'pause'])",
     "number": "SELECT 1",
     "sha256": "SELECT encode(sha256, 'hex') FROM blobs",
 }

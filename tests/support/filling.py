@@ -11,7 +11,10 @@ from support.unknown import stranger, unknown
 from support.uploading import Uploads
 
 from webapp import db, wishes
+from webapp.batches.naming import new_token
 from webapp.batches.reprocessing import Which
+from webapp.batches.schedules import Wanted
+from webapp.batches.staleness import Over
 from webapp.batches.states import FailureClass
 from webapp.records.escapes import storable
 
@@ -41,6 +44,10 @@ TEXTS = (
     ("upload_problems", "place"),
     ("upload_problems", "fault"),
     ("upload_problems", "remedy"),
+    ("schedules", "name"),
+    ("schedules", "outcome"),
+    ("schedules", "problem"),
+    ("schedules", "owner"),
     ("runs", "owner"),
     ("runs", "reason"),
     ("batches", "reason"),
@@ -71,6 +78,8 @@ def fill(desk: DeskDriver, sandbox: Sandbox) -> None:
     wishes.ask_look(actor="t")
     desk.perform_due()
     desk.start(documents(3))
+    nightly = Wanted("Nightly", Over.STALE, "30 2 * * *", "Europe/Berlin")
+    wishes.ask_schedule(1, "summarise", {}, nightly, actor="t", token=new_token())
     for role in ("viewer", None):
         make_person(role, f"{role}-filled")
 

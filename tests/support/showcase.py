@@ -19,7 +19,10 @@ from support.uploading import Uploads
 from werkzeug.routing import Rule
 
 from webapp import wishes, workers
+from webapp.batches.naming import new_token
 from webapp.batches.reprocessing import Which
+from webapp.batches.schedules import Wanted
+from webapp.batches.staleness import Over
 from webapp.batches.states import FailureClass
 
 # What is no page: files to keep, pictures, and what scripts and machines ask.
@@ -52,6 +55,8 @@ def fill(desk: DeskDriver, sandbox: Sandbox, folder: Path) -> None:
     wishes.ask_reprocess(first, Which.ALL, version="1", actor="ann@example.com")
     wishes.ask_resubmit(first, [FailureClass.FIX], actor="ann@example.com")
     desk.work_until_over(first, hurry=True)
+    nightly = Wanted("Nightly", Over.STALE, "30 2 * * *", "Europe/Berlin")
+    wishes.ask_schedule(1, "summarise", {}, nightly, actor="ann@example.com", token=new_token())
     _uploads(desk)
     _held(desk, sandbox)
     workers.beat("worker one", "worker")
@@ -97,6 +102,9 @@ EXAMPLES: dict[str, Callable[[DeskDriver], object]] = {
     "run_id": lambda _: 1,
     "wish_id": lambda _: 1,
     "verb": lambda _: "cancel",
+    "user_id": one("SELECT max(id) FROM users"),
+    "what": lambda _: "password",
+    "schedule_id": lambda _: 1,
     "batch_id": lambda _: 1,
     "dataset_id": lambda _: 1,
     "subject_id": lambda _: 1,

@@ -15,14 +15,13 @@ from sqlalchemy import Connection
 from webapp.admin.bars import stacked_bars
 from webapp.admin.formats import dollars
 from webapp.admin.frame import reading
+from webapp.admin.headers import DOWNLOAD
 from webapp.batches.queries import Answers, answers_by_hour
 from webapp.db import utcnow
 from webapp.money import ledger
 
 DAYS = 30
 HOURS = 24
-# An image brings its own styles, and nothing else.
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox"
 
 blueprint = Blueprint("charts", __name__, url_prefix="/charts")
 
@@ -120,5 +119,5 @@ def _image(
     narrow = "narrow" in request.args
     svg = stacked_bars(kind, labels, series, every=every * (2 if narrow else 1), written=written, narrow=narrow)
     response = Response(svg, mimetype="image/svg+xml")
-    response.headers["Content-Security-Policy"] = POLICY
+    response.headers["Content-Security-Policy"] = DOWNLOAD
     return response

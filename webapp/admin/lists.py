@@ -62,7 +62,9 @@ def runs(tx: Connection, asked: Asked, *, size: int = PER_PAGE) -> dict[str, Any
 
     :param size: rows of the page.
     """
-    tasks, owners = tasks_of(tx), [one for (one,) in db.rows(tx, "SELECT DISTINCT owner FROM runs ORDER BY owner")]
+    tasks = tasks_of(tx)
+    # A name that cannot be shown as it is cannot be chosen either.
+    owners = [one for (one,) in db.rows(tx, "SELECT DISTINCT owner FROM runs ORDER BY owner") if one.isprintable()]
     since, until = asked.days()
     binds = {
         "state": asked.choice("state", list(RunState)),
