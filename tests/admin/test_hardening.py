@@ -75,7 +75,8 @@ def test_ids_that_do_not_exist_or_parse_are_not_found(app: Flask, admin: Visitor
                     assert "Traceback" not in response.text
                 if status == 303:  # nothing was ticked, so that nothing was looked for yet
                     status = admin.open(leads_to).status_code
-                assert status in (404, 405), (method, path[:80], status)
+                # Without an id it is another page's address, which a slash too many leads to.
+                assert status in (404, 405) or (status == 308 and not given_id), (method, path[:80], status)
                 walked += 1
     assert walked > 400
 

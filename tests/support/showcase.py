@@ -13,6 +13,7 @@ from pathlib import Path
 from flask import Flask
 from PIL import Image as Picture
 from support.desk import DeskDriver, documents
+from support.people import make_person
 from support.sandbox import Sandbox
 from support.unknown import slow_stranger
 from support.uploading import Uploads
@@ -57,6 +58,7 @@ def fill(desk: DeskDriver, sandbox: Sandbox, folder: Path) -> None:
     desk.work_until_over(first, hurry=True)
     nightly = Wanted("Nightly", Over.STALE, "30 2 * * *", "Europe/Berlin")
     wishes.ask_schedule(1, "summarise", {}, nightly, actor="ann@example.com", token=new_token())
+    make_person("operator", "ann@example.com")
     _uploads(desk)
     _held(desk, sandbox)
     workers.beat("worker one", "worker")

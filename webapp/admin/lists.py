@@ -14,6 +14,7 @@ from webapp.admin import progress
 from webapp.admin.filters import Asked, Cursor, Found, page_of
 from webapp.batches.states import BatchState, RunState
 from webapp.money import ledger
+from webapp.records.escapes import readable
 
 PER_PAGE = 25
 UNDER_WAY = ("planning", "running", "paused")
@@ -63,13 +64,13 @@ def runs(tx: Connection, asked: Asked, *, size: int = PER_PAGE) -> dict[str, Any
     :param size: rows of the page.
     """
     tasks = tasks_of(tx)
-    # A name that cannot be shown as it is cannot be chosen either.
-    owners = [one for (one,) in db.rows(tx, "SELECT DISTINCT owner FROM runs ORDER BY owner") if one.isprintable()]
+    # By how they are shown, which is how they are asked for.
+    owners = {readable(one): one for (one,) in db.rows(tx, "SELECT DISTINCT owner FROM runs ORDER BY owner")}
     since, until = asked.days()
     binds = {
         "state": asked.choice("state", list(RunState)),
         "task": asked.choice("task", tasks),
-        "owner": asked.choice("owner", owners),
+        "owner": owners.get(asked.choice("owner", owners) or ""),
         "dataset": asked.text("dataset"),
         "since": since,
         "until": until,
@@ -93,7 +94,7 @@ def runs(tx: Connection, asked: Asked, *, size: int = PER_PAGE) -> dict[str, Any
     return shown | {
         "states": list(RunState),
         "tasks": tasks,
-        "owners": owners,
+        "owners": list(owners),
         "bars": progress.of_runs(tx, [(run.id, run.subjects) for run in found]),
         "costs": ledger.totals_of_runs(tx, [run.id for run in found]),
     }

@@ -16,6 +16,7 @@ from wtforms.widgets import TimeInput
 from webapp.batches.schedules import Wanted
 from webapp.batches.staleness import Over
 from webapp.batches.timetable import HELP, zones
+from webapp.records.escapes import readable
 
 DAYS = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
 EVERY = {
@@ -82,14 +83,14 @@ class ScheduleForm(Form):  # type: ignore[misc] # WTForms ships no types
     @classmethod
     def of(cls, name: str) -> ScheduleForm:
         """For a new schedule."""
-        return cls._filled(name=name, every="day", at="02:00", on="1", cron="", zone="UTC")
+        return cls._filled(name=readable(name), every="day", at="02:00", on="1", cron="", zone="UTC")
 
     @classmethod
     def of_row(cls, schedule: Any) -> ScheduleForm:
         """For a schedule that there is."""
         every, at, on = _plainly(schedule.cron)
         cron = schedule.cron if every == "cron" else ""
-        return cls._filled(name=schedule.name, every=every, at=at, on=on, cron=cron, zone=schedule.zone)
+        return cls._filled(name=readable(schedule.name), every=every, at=at, on=on, cron=cron, zone=schedule.zone)
 
     @classmethod
     def _filled(cls, **values: str) -> ScheduleForm:
