@@ -136,6 +136,10 @@ MORE = (
     "/datasets/uploads/3/",
     "/datasets/?q=nothing-like-it",
     "/datasets/1/subjects/?q=doc-1",
+    "/runs/new?dataset=1",
+    "/runs/new?dataset=1&task=summarise",
+    "/runs/new?repeat=1",
+    "/schedules/new?repeat=1",
     "/no/such/page",
 )
 

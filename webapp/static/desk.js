@@ -26,6 +26,8 @@
     }
   }
   tellTimes();
+  // On a narrow screen the menu is one line: its present place is brought into sight.
+  document.querySelector(".masthead [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
   setInterval(() => document.hidden || tellTimes(), 30000);
 
   // -- copying: the button appears where it can work
