@@ -285,7 +285,7 @@ def test_a_shard_that_does_not_match_its_requests_is_never_committed(desk: DeskD
     run_id = desk.start(documents(3))
     plan(desk, run_id)
     with pytest.raises(AssertionError, match="were made where"), db.transaction() as tx:
-        sharding._commit(tx, run_id, Shard(2, 100), [0, 1])
+        sharding._commit(tx, run_id, Shard(2, 100), [0, 1], None)
     assert desk.scalar("SELECT count(*) FROM batches") == 1
 
 

@@ -42,7 +42,7 @@ def test_failures_are_seen_resubmitted_and_watched_to_their_end(
     page.goto(f"http://127.0.0.1:{shared.port}/runs/")
     page.get_by_role("link", name=f"classify #{run}").click()
     expect(page).to_have_url(run_page)
-    page.get_by_role("link", name="Example").first.click()
+    page.get_by_role("link", name="Example", exact=True).first.click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("doc-")
     expect(page.get_by_text("Output blocked by content filtering policy").first).to_be_visible()
 

@@ -66,7 +66,9 @@ def test_from_a_file_with_bad_rows_to_an_export(
     assert page.evaluate("window.kept"), "nobody reloaded"
 
     # A failure is opened; its cause is sent again, and the new attempts are watched.
-    page.get_by_role("row", name=re.compile("Invalid|invalid")).get_by_role("link", name="Example").first.click()
+    page.get_by_role("row", name=re.compile("Invalid|invalid")).get_by_role(
+        "link", name="Example", exact=True
+    ).first.click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("doc-")
     page.go_back()
     shared_api.configure(invalid_share=0, nasty_share=0, delay=0.5)

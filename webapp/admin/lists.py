@@ -58,10 +58,10 @@ SANDBOX = (
 )
 
 
-def runs(tx: Connection, asked: Asked, *, size: int = PER_PAGE) -> dict[str, Any]:
+def runs(tx: Connection, asked: Asked, *, size: int | None = None) -> dict[str, Any]:
     """The list of runs, as its template shows it.
 
-    :param size: rows of the page.
+    :param size: rows of the page, if others than usual.
     """
     tasks = tasks_of(tx)
     # By how they are shown, which is how they are asked for.
@@ -88,7 +88,16 @@ def runs(tx: Connection, asked: Asked, *, size: int = PER_PAGE) -> dict[str, Any
         d.name AS dataset, {SANDBOX} AS sandbox
     """
     shown = _page(
-        tx, asked, RUN_SORTS, "runs", "r", columns, "JOIN datasets d ON d.id = r.dataset_id", where, binds, size
+        tx,
+        asked,
+        RUN_SORTS,
+        "runs",
+        "r",
+        columns,
+        "JOIN datasets d ON d.id = r.dataset_id",
+        where,
+        binds,
+        size or PER_PAGE,
     )
     found = shown["found"].rows
     return shown | {
@@ -100,7 +109,7 @@ def runs(tx: Connection, asked: Asked, *, size: int = PER_PAGE) -> dict[str, Any
     }
 
 
-def batches(tx: Connection, asked: Asked, *, size: int = PER_PAGE) -> dict[str, Any]:
+def batches(tx: Connection, asked: Asked, *, size: int | None = None) -> dict[str, Any]:
     """The list of batches, as its template shows it; see `runs`."""
     tasks = tasks_of(tx)
     accounts = {
@@ -129,7 +138,18 @@ def batches(tx: Connection, asked: Asked, *, size: int = PER_PAGE) -> dict[str, 
     columns = """
         b.id, b.run_id, b.ordinal, b.total, b.state, b.state_since, b.reason, b.api_id, b.created_at, r.task
     """
-    shown = _page(tx, asked, BATCH_SORTS, "batches", "b", columns, "JOIN runs r ON r.id = b.run_id", where, binds, size)
+    shown = _page(
+        tx,
+        asked,
+        BATCH_SORTS,
+        "batches",
+        "b",
+        columns,
+        "JOIN runs r ON r.id = b.run_id",
+        where,
+        binds,
+        size or PER_PAGE,
+    )
     found = shown["found"].rows
     return shown | {
         "states": list(BatchState),
