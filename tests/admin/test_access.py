@@ -56,6 +56,7 @@ MAY = {
     "home.index": (VIEWER, NO),
     "home.static": (OPEN_TO_ALL, NO),
     "live.live": (VIEWER, NO),
+    "outputs.export": (VIEWER, NO),
     "outputs.index": (VIEWER, NO),
     "requests.details": (VIEWER, NO),
     "requests.export": (VIEWER, NO),

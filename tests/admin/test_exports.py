@@ -156,6 +156,17 @@ def test_a_large_export_begins_at_once_and_takes_no_memory(app: Flask, large: No
     assert most - before < 8_000_000
 
 
+def test_the_export_of_a_list_of_outputs_holds_those_that_fit(viewer: Visitor, desk: DeskDriver, run_id: int) -> None:
+    whole = [json.loads(one) for one in viewer.open("/outputs/export.jsonl").text.splitlines()]
+    assert len(whole) == desk.scalar("SELECT count(*) FROM outputs") > 1
+    alpha = [json.loads(one) for one in viewer.open("/outputs/export.jsonl?text=alpha").text.splitlines()]
+    assert alpha == [one for one in whole if "alpha" in json.dumps(one["output"])] and 0 < len(alpha) < len(whole)
+    assert viewer.open("/outputs/export.jsonl?state=invalid").data == b""
+    assert viewer.open("/outputs/export.csv?state=nonsense").status_code == 400
+    page = viewer.get("/outputs/?text=alpha")
+    assert "/outputs/export.jsonl?text=alpha" in page and "/outputs/export.csv?text=alpha" in page
+
+
 def test_a_download_breaks_where_the_database_goes_away(
     app: Flask, services: Services, large: None, tmp_path: Path
 ) -> None:

@@ -86,3 +86,8 @@ def test_times_are_told_by_how_long_ago_they_are() -> None:
 
 def test_numbers_and_sizes_are_grouped() -> None:
     assert (number(1234567), size(512), size(1500), size(5_400_000)) == ("1,234,567", "512 B", "1.5 kB", "5.4 MB")
+
+
+def test_nothing_at_all_is_laid_out_as_nothing() -> None:
+    shown = laid_out("")
+    assert shown is not None and (shown.text, shown.size, shown.cut) == ("", 0, False)

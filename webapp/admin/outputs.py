@@ -4,12 +4,16 @@ row leads to its request, where all of it is shown.
 
 from __future__ import annotations
 
+from flask import Response
 from flask.typing import ResponseReturnValue
 
+from webapp.admin import exporting
 from webapp.admin.filters import Asked
 from webapp.admin.frame import Page, expose, reading
 from webapp.admin.looking import Wanted, listed
 from webapp.admin.payloads import laid_out
+from webapp.admin.selected import selection
+from webapp.batches import exports
 from webapp.batches.states import OutputState
 
 
@@ -27,6 +31,12 @@ class OutputsPage(Page):
             beginnings={row.id: _on_one_line(row.value) for row in found["found"].rows if row.value},
             **found,
         )
+
+    @expose("/export.<any(jsonl, csv):kind>")
+    def export(self, kind: str) -> Response:
+        """Each output that fits, whatever page it would be on, with its request as exports of requests have it."""
+        meant = selection(Wanted.of_outputs)
+        return exporting.requests(lambda part: exports.requests(part, meant), kind, "batchdesk-outputs")
 
 
 def _on_one_line(value: str) -> str:

@@ -51,7 +51,7 @@ def plain(text: str) -> Payload:
 def _layout(text: str) -> Iterator[str]:
     depth = 0
     pieces = _PIECE.findall(text)
-    for piece, following in zip(pieces, [*pieces[1:], ""], strict=True):
+    for piece, following in zip(pieces, [*pieces[1:], ""], strict=False):
         opens, closes_next = piece in ("{", "["), following in ("}", "]")
         depth += opens - closes_next
         yield piece

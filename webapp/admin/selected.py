@@ -5,6 +5,7 @@ lead here too, since each of them is a list with filters.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
@@ -42,10 +43,13 @@ def meant_by(wanted: Wanted) -> Meant:
     return Meant(**{name: value for name, value in given.items() if name in known})
 
 
-def selection() -> Meant:
-    """The selection that an address means; a filter that makes no sense ends it, as nothing is done by halves."""
+def selection(read: Callable[[Asked], Wanted] = Wanted.of) -> Meant:
+    """The selection that an address means; a filter that makes no sense ends it, as nothing is done by halves.
+
+    :param read: how the list that it is of reads its filters.
+    """
     asked = Asked()
-    meant = meant_by(Wanted.of(asked))
+    meant = meant_by(read(asked))
     values: dict[str, Any] = {name: getattr(meant, name) for name in meant.given}
     values["request_id"] = asked.row_id("request")
     cause = request.args.get("cause")
