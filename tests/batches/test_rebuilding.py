@@ -34,7 +34,7 @@ def rebuild(
 
 def rebuildable(run_id: int, most: int = 3) -> dict[str, int]:
     with db.transaction() as tx:
-        return {name.value: count for name, count in rebuilding.rebuildable(tx, run_id, most=most).items()}
+        return {name.value: count for name, count in rebuilding.rebuildable(tx, run_id, most=most).counts.items()}
 
 
 @pytest.fixture

@@ -117,7 +117,7 @@ def test_counts_exports_rebuilding_and_resubmission_cover_the_selected_subjects_
     assert (summary.requests, summary.errored) == (2, 2)
     assert desk.status(run_id).subjects == desk.status(run_id).counts.total == 2
     with db.transaction() as tx:
-        assert rebuilding.rebuildable(tx, run_id, most=3) == {FailureClass.FIX: 2}
+        assert rebuilding.rebuildable(tx, run_id, most=3).counts == {FailureClass.FIX: 2}
         assert len(list(queries.outputs(tx, run_id))) == 2
     child = wishes.ask_rebuild(run_id, None, LABELS, actor="tester", token=new_token())
     assert child.subjects == 2

@@ -86,13 +86,14 @@ def rebuild(
         done = _rebuild(run_id, back, None if everything else ticked, form, meant)
         if done is not None:
             return done
-    counts = {} if everything else rebuildable(tx, run_id, most=ceiling(), meant=meant)
+    counts, more = ({}, False) if everything else rebuildable(tx, run_id, most=ceiling(), meant=meant)
     return page.render(
         "desk/rebuild_run.html",
         run=run,
         everything=everything,
         meant=meant or Meant(run_id=run_id),
         counts=counts,
+        more=more,
         chosen=set(ticked) or PRESELECTED & set(counts) or set(counts),
         class_words=REBUILD_WORDS,
         children=children(tx, run_id),

@@ -17,7 +17,7 @@ from webapp.batches.completion import GOES_AGAIN
 from webapp.batches.selecting import Meant
 from webapp.batches.selections import OF_RUN
 from webapp.batches.staleness import fingerprint
-from webapp.batches.states import FailureClass, RunState
+from webapp.batches.states import FailureClass, RequestState, RunState
 from webapp.batches.steps import StepName, due
 from webapp.errors import NotFound, Refused
 from webapp.hooks import Task
@@ -43,26 +43,48 @@ _SUBJECTS = f"""
 _CLASS = f"CASE WHEN i.id IS NULL THEN 'stopped' WHEN {GOES_AGAIN} IS NOT TRUE THEN i.failure_class END"
 
 
-def rebuildable(tx: Connection, run_id: int, *, most: int, meant: Meant | None = None) -> Mapping[FailureClass, int]:
-    """By class, how many subjects of a run have failed, whether or not there is something to send again.
+class Rebuildable(NamedTuple):
+    """By class, how many subjects of a run have failed; `more` than were looked through, where there are so many."""
+
+    counts: Mapping[FailureClass, int]
+    more: bool
+
+
+def rebuildable(tx: Connection, run_id: int, *, most: int, meant: Meant | None = None) -> Rebuildable:
+    """How many subjects of a run have failed, whether or not there is something to send again.
 
     :param most: the ceiling of attempts; below it, failures of class retry in a run under way are no failures yet.
-    :param meant: which of them, counted among as many as `selecting.look` says; None: all.
+    :param meant: which of them; None: all.
     """
-    subjects = _SUBJECTS if meant is None else _failures_meant(meant)
-    if meant is not None:
-        tx.execute(db.BY_KEY)
+    which = meant or Meant(run_id=run_id)
+    look = selecting.LOOK // selecting.TABLES
+    tx.execute(db.BY_KEY)
     found = db.rows(
         tx,
-        f"SELECT failure_class, count(*) FROM (SELECT {_CLASS} AS failure_class {subjects}) AS failed "  # noqa: S608
-        "WHERE failure_class IS NOT NULL GROUP BY 1",
+        f"SELECT failure_class, count(*) FROM (SELECT {_CLASS} AS failure_class {_failures_meant(which)}) AS failed "  # noqa: S608
+        "GROUP BY 1",
         parent=run_id,
         most=most,
-        look=selecting.look(meant or Meant()),
-        **selecting.binds(meant or Meant()),
+        look=look,
+        **selecting.binds(which),
     )
-    counts = {FailureClass(failure): int(count) for failure, count in found}
-    return {failure: counts[failure] for failure in FailureClass if failure in counts}
+    counts = {FailureClass(failure): int(count) for failure, count in found if failure is not None}
+    if meant is None and (unbuilt := _unbuilt(tx, run_id)):
+        counts[FailureClass.STOPPED] = counts.get(FailureClass.STOPPED, 0) + unbuilt
+    looked = sum(int(count) for _, count in found)
+    return Rebuildable({failure: counts[failure] for failure in FailureClass if failure in counts}, looked >= look)
+
+
+def _unbuilt(tx: Connection, run_id: int) -> int:
+    """How many subjects of a run that was cancelled while it was planned have no item. From tallies."""
+    ended = " + ".join(f"sum({state.value})" for state in RequestState)
+    found: int = db.scalar(
+        tx,
+        f"SELECT r.subjects - coalesce((SELECT {ended} FROM tallies WHERE run_id = r.id AND scope = 'items'), 0) "  # noqa: S608 - our own names
+        "FROM runs r WHERE r.id = :id AND r.state = 'cancelled'",
+        id=run_id,
+    )
+    return int(found or 0)
 
 
 def _failures_meant(meant: Meant) -> str:
