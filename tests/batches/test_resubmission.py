@@ -9,8 +9,9 @@ from support.audit import audit
 from support.desk import DeskDriver, documents
 from support.sandbox import Sandbox
 
-from webapp import db
+from webapp import db, wishes
 from webapp.batches import resubmission, runs
+from webapp.batches.completion import finish_if_over
 from webapp.batches.states import FailureClass
 from webapp.errors import Refused
 
@@ -226,3 +227,16 @@ def test_rows_of_batches_still_at_work_are_not_taken_early(desk: DeskDriver, san
     desk.work_until_over(run_id)
     assert max(attempts(desk, run_id)) <= 3
     audit(desk, sandbox)
+
+
+def test_a_run_is_not_over_while_a_wish_that_came_late_waits(desk: DeskDriver, sandbox: Sandbox) -> None:
+    """The step has looked for wishes, somebody asks, and then the step ends: the run goes on with what was asked."""
+    sandbox.configure(invalid_share=1)
+    run_id = desk.run(documents(3))
+    sandbox.configure(invalid_share=0)
+    wishes.ask_resubmit(run_id, [FailureClass.FIX], actor="tester")
+    with db.transaction() as tx:
+        finish_if_over(tx, run_id, resubmitting=False)
+    assert desk.status(run_id).state == "running"
+    assert desk.work_until_over(run_id).state == "finished"
+    assert desk.summary(run_id).succeeded == 3

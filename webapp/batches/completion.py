@@ -120,7 +120,10 @@ def finish_if_over(tx: Connection, run_id: int, *, resubmitting: bool = True, pr
     under_way = db.scalar(
         tx,
         "SELECT EXISTS (SELECT 1 FROM batches WHERE run_id = :id AND state = ANY(:open)) OR "
-        "(:resubmitting AND NOT :cancel AND EXISTS (SELECT 1 FROM steps WHERE step = 'resubmit' AND target_id = :id))",
+        "(:resubmitting AND NOT :cancel AND EXISTS (SELECT 1 FROM steps WHERE step = 'resubmit' AND target_id = :id)) "
+        # Asked for after the step has looked for wishes: it comes again.
+        "OR (NOT :cancel AND EXISTS (SELECT 1 FROM resubmissions WHERE run_id = :id AND taken_at IS NULL "
+        "AND dropped IS NULL))",
         id=run_id,
         open=[state.value for state in OPEN_BATCH_STATES],
         resubmitting=resubmitting,
