@@ -5,14 +5,18 @@ from __future__ import annotations
 import threading
 import time
 from typing import Any
+from urllib.parse import urlsplit
 
+import psutil
 import pytest
 from support.audit import audit
 from support.desk import DeskDriver, documents
+from support.installation import until
 from support.sandbox import Sandbox
 from support.unknown import settle, slow_stranger, stranger, unknown
 
 from webapp.batches import submission
+from webapp.sandbox.app import SandboxApp
 
 SHARDS = 10
 
@@ -24,6 +28,12 @@ def ten_shards(desk: DeskDriver, size: int = 60) -> int:
     desk.perform("plan", run_id)
     assert desk.scalar("SELECT count(*) FROM batches") == SHARDS
     return run_id
+
+
+def connections(sandbox: Sandbox) -> list[Any]:
+    """Those of this process to the sandbox that have not been reset."""
+    port = urlsplit(sandbox.url).port
+    return [one for one in psutil.Process().net_connections("tcp") if one.raddr and one.raddr.port == port]
 
 
 def ten_batches_none_twice(desk: DeskDriver, sandbox: Sandbox, run_id: int) -> None:
@@ -79,14 +89,21 @@ def test_a_connection_that_breaks_on_the_very_last_bytes_has_created_nothing(
     desk.change(unknown_grace=900)
     run_id = desk.start(documents(4))
     desk.perform("plan", run_id)
-    arm = submission._arm
+    arm, fail = submission._arm, SandboxApp._fail_before
+    armed = threading.Event()
 
     def slowly(*arguments: Any) -> None:
         monkeypatch.setattr(submission, "_arm", arm)
         arm(*arguments)
-        time.sleep(0.5)  # the other end is known to have hung up by now
+        armed.set()
+        until(lambda: not connections(sandbox), "the other end has hung up")
+
+    def once_armed(*arguments: Any) -> None:
+        armed.wait()
+        fail(*arguments)
 
     monkeypatch.setattr(submission, "_arm", slowly)
+    monkeypatch.setattr(SandboxApp, "_fail_before", once_armed)
     sandbox.configure(create_faults="drop_early")
     desk.perform("submit", desk.scalar("SELECT id FROM batches"))
     assert desk.rows("SELECT outcome, armed_at IS NOT NULL FROM submissions") == [("not_created", True)]

@@ -131,7 +131,7 @@ class SandboxApp:
     def _fail_before(self, request: Request, fault: Fault) -> None:
         """Commit a fault that keeps the call from being carried out."""
         if fault.name == "drop_early":
-            raise drop_connection(request)
+            raise drop_connection(request, abruptly=True)
         if fault.name == "drop_before":
             while request.stream.read(1 << 20):
                 pass

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -107,8 +108,15 @@ def fault_error(fault: Fault, should_retry: str) -> ApiError | TooLarge:
     return ApiError(int(name), kind, message, retry_after=wait, headers=headers)
 
 
-def drop_connection(request: Request) -> Dropped:
-    """Close the connection under the request and give what to raise, so that nothing is answered."""
+def drop_connection(request: Request, *, abruptly: bool = False) -> Dropped:
+    """Close the connection under the request and give what to raise, so that nothing is answered.
+
+    :param abruptly: the client's next write fails, whatever of the body has been read here.
+    """
+    connection = _connection(request)
+    if abruptly and connection is not None:
+        # Nothing lingers: closing resets the connection.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     _shut(request)
     return Dropped("the sandbox dropped the connection, as asked")
 
