@@ -75,7 +75,7 @@ def test_dropped_before_acceptance_on_the_first_create_of_each_of_ten_shards(
     sandbox.configure(create_faults=f"drop_early*{SHARDS}")
     begun = time.monotonic()
     assert desk.work_until_over(run_id).state == "finished"
-    assert time.monotonic() - begun < 25
+    assert time.monotonic() - begun < 300  # of the 900 that an unknown one would wait
     assert desk.scalar("SELECT count(*) FROM events WHERE to_state = 'submit_unknown'") == 0
     broken = "SELECT outcome, armed_at IS NOT NULL, count(*) FROM submissions GROUP BY 1, 2 ORDER BY 1"
     assert desk.rows(broken) == [("created", True, SHARDS), ("not_created", False, SHARDS)]

@@ -29,12 +29,10 @@ def test_it_starts_and_stops_at_once(tmp_path: Path) -> None:
     began = time.monotonic()
     sandbox = SandboxProcess(tmp_path / "sandbox")
     assert sandbox.call("GET", "/v1/messages/batches")["data"] == []
-    started = time.monotonic()
     sandbox.stop()
     assert sandbox.process.returncode == 0
-    # A second is plenty for a machine that does nothing else; this one may be busy.
-    assert started - began < 5
-    assert time.monotonic() - started < 3
+    # A second is plenty for a machine that does nothing else; this one may be very busy.
+    assert time.monotonic() - began < 15
 
 
 def test_ctrl_c_stops_it_while_a_client_hangs(process: SandboxProcess) -> None:
@@ -53,8 +51,8 @@ def test_ctrl_c_stops_it_while_a_client_hangs(process: SandboxProcess) -> None:
     while not process.accepted():
         time.sleep(0.02)
     process.process.send_signal(signal.SIGINT)
-    assert process.process.wait(5) == 0
-    hanging.join(5)
+    assert process.process.wait(30) == 0
+    hanging.join(30)
     assert [type(outcome) for outcome in outcomes] == [anthropic.APIConnectionError]
 
 
