@@ -23,8 +23,9 @@ ONCE = (
     "SELECT 1, 'classify', '1', '{\"labels\":[\"alpha\",\"beta\"]}', 'token' || n, 1, 'bench', 'finished', "
     '\'{"model":"claude-haiku-4-5","max_tokens":100}\', now() FROM generate_series(1, 10) n',
     "INSERT INTO batches (run_id, account_id, ordinal, total, body_bytes, state, api_id, processing_status, "
-    "api_created_at, api_ended_at, created_at) SELECT CASE WHEN n < :first THEN 1 ELSE 2 + n % 9 END, 1, n, :each, "
-    "1000000, 'done', 'msgbatch_' || n, 'ended', t.at, t.at, t.at "
+    "api_created_at, api_ended_at, created_at, first_request_id, last_request_id) "
+    "SELECT CASE WHEN n < :first THEN 1 ELSE 2 + n % 9 END, 1, n, :each, 1000000, 'done', 'msgbatch_' || n, 'ended', "
+    "t.at, t.at, t.at, n * CAST(:each AS bigint) + 1, (n + 1) * CAST(:each AS bigint) "
     "FROM generate_series(0, :batches - 1) n, LATERAL (SELECT now() - make_interval(mins => :batches - n) AS at) t",
     "INSERT INTO events (run_id, batch_id, kind, from_state, to_state, actor) SELECT b.run_id, b.id, 'move', m.a, m.b, "
     "'worker' FROM batches b, (VALUES ('planned', 'submitting'), ('submitting', 'in_progress'), "

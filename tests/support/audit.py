@@ -113,6 +113,13 @@ def every_request_is_accounted_for(books: Books) -> Iterator[str]:
         "AND total <> (SELECT count(*) FROM requests r WHERE r.batch_id = b.id)",
     )
     yield from books.none(
+        "batches do not say between which ids their requests are",
+        "SELECT b.id, b.first_request_id, b.last_request_id, held.first, held.last FROM batches b JOIN ("
+        "SELECT batch_id, min(id) AS first, max(id) AS last FROM requests GROUP BY batch_id) held "
+        "ON held.batch_id = b.id "
+        "WHERE (b.first_request_id, b.last_request_id) IS DISTINCT FROM (held.first, held.last)",
+    )
+    yield from books.none(
         "POSTs are not settled", "SELECT id, outcome FROM submissions WHERE outcome IS NULL OR outcome = 'unknown'"
     )
     yield from books.none(

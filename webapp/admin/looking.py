@@ -275,14 +275,23 @@ def _walk(
 
 
 def _jump(tx: Connection, batches: list[int], start: int, *, up: bool) -> int | None:
-    """The next id after `start` that any of these batches holds; None: there is none."""
-    way, order = (">", "ASC") if up else ("<", "DESC")
+    """The next id after `start` that any of these batches holds; None: there is none.
+
+    A batch that lies wholly beyond `start` tells it by where it begins; only one that `start` falls into is looked at.
+    """
+    way, back, order, near, far = (">", "<=", "ASC", "first", "last") if up else ("<", ">=", "DESC", "last", "first")
     found: int | None = db.scalar(
         tx,
         f"""
-        SELECT {"min" if up else "max"}(next.id) FROM unnest(CAST(:batches AS bigint[])) AS b(id) CROSS JOIN LATERAL (
-            SELECT r.id FROM requests r WHERE r.batch_id = b.id AND r.id {way} :start ORDER BY r.id {order} LIMIT 1
+        SELECT {"min" if up else "max"}(next.id) FROM batches b CROSS JOIN LATERAL (
+            SELECT b.{near}_request_id AS id WHERE b.{near}_request_id {way} :start
+            UNION ALL
+            (SELECT r.id FROM requests r WHERE r.batch_id = b.id AND r.id {way} :start
+             AND (b.{near}_request_id IS NULL
+                  OR (b.{near}_request_id {back} :start AND b.{far}_request_id {way} :start))
+             ORDER BY r.id {order} LIMIT 1)
         ) AS next
+        WHERE b.id = ANY(:batches)
         """,  # noqa: S608 - likewise
         batches=batches,
         start=start,

@@ -220,6 +220,9 @@ class Batch(Base):
     # Answers that the API counts and has given no line for: paid already, so never sent again by rule.
     owed: Mapped[int] = mapped_column(Integer, server_default="0")
     resubmission_id: Mapped[int | None]  # the wish of a person whose attempts it holds, and no others
+    # The least and the greatest id of its requests, as cut; lists jump to them. None: cut before they were noted.
+    first_request_id: Mapped[int | None]
+    last_request_id: Mapped[int | None]
     created_at: Mapped[datetime] = moment(now=True)
     run: Mapped[Run] = relationship()
 

@@ -106,12 +106,14 @@ def _commit(tx: Connection, run_id: int, shard: Shard, positions: list[int], res
         body_bytes=shard.body_bytes,
         resubmission=resubmission_id,
     )
-    made = db.run(
+    made = db.row(
         tx,
         f"""
-        INSERT INTO requests (batch_id, item_id, attempt, custom_id)
-        SELECT :batch, i.id, i.attempts, i.subject_id || '-' || :token || '-' || i.attempts FROM items i
-        WHERE {WAITING} AND i.position <= :last ORDER BY i.position
+        WITH made AS (
+            INSERT INTO requests (batch_id, item_id, attempt, custom_id)
+            SELECT :batch, i.id, i.attempts, i.subject_id || '-' || :token || '-' || i.attempts FROM items i
+            WHERE {WAITING} AND i.position <= :last ORDER BY i.position RETURNING id
+        ) SELECT count(*) AS count, min(id) AS first, max(id) AS last FROM made
         """,  # noqa: S608 - WAITING is a constant
         batch=batch_id,
         run=run_id,
@@ -119,9 +121,16 @@ def _commit(tx: Connection, run_id: int, shard: Shard, positions: list[int], res
         after=positions[0] - 1,
         last=positions[-1],
     )
-    if made != shard.count:
-        raise AssertionError(f"batch {batch_id}: {made} requests were made where {shard.count} were cut")
-    tally(tx, "requests", Counter(pending=made), batch_id=batch_id)
+    if made.count != shard.count:
+        raise AssertionError(f"batch {batch_id}: {made.count} requests were made where {shard.count} were cut")
+    db.run(
+        tx,
+        "UPDATE batches SET first_request_id = :first, last_request_id = :last WHERE id = :batch",
+        first=made.first,
+        last=made.last,
+        batch=batch_id,
+    )
+    tally(tx, "requests", Counter(pending=made.count), batch_id=batch_id)
     due(tx, StepName.SUBMIT, batch_id)
 
 
@@ -154,14 +163,18 @@ def _moved(tx: Connection, batch_id: int, shard: Shard, first: int, last: int) -
     new_id: int = db.scalar(
         tx,
         """
-        INSERT INTO batches (run_id, ordinal, total, body_bytes, place, resubmission_id)
+        INSERT INTO batches (
+            run_id, ordinal, total, body_bytes, place, resubmission_id, first_request_id, last_request_id
+        )
         SELECT old.run_id, (SELECT max(ordinal) + 1 FROM batches WHERE run_id = old.run_id), :total, :body_bytes,
-               old.place, old.resubmission_id
+               old.place, old.resubmission_id, :first, :last
         FROM batches old WHERE old.id = :batch RETURNING id
         """,
         batch=batch_id,
         total=shard.count,
         body_bytes=shard.body_bytes,
+        first=first,
+        last=last,
     )
     db.run(
         tx,
