@@ -1,9 +1,11 @@
-"""The plugin contract: all that a task plugin needs, and how the host loads and calls plugins.
+"""The plugin contract: all that a plugin needs, and how the host loads and calls plugins.
 Plugins import from here and nowhere else in Batchdesk; the host's planning, processing and pages do too.
 """
 
 from webapp.errors import InputError, InvalidOutput
+from webapp.hooks.configured import Secret, reveal
 from webapp.hooks.loading import load_plugins
+from webapp.hooks.moving import OutputRecord, Record, RunFacts, Sink, Source
 from webapp.hooks.payloads import Image, Message, Subject
 from webapp.hooks.registry import PluginInfo, PluginProblem, Registry
 from webapp.hooks.specs import API_VERSION, hookimpl
@@ -16,11 +18,18 @@ __all__ = [
     "InvalidOutput",
     "Message",
     "ModelSettings",
+    "OutputRecord",
     "PluginInfo",
     "PluginProblem",
+    "Record",
     "Registry",
+    "RunFacts",
+    "Secret",
+    "Sink",
+    "Source",
     "Subject",
     "Task",
     "hookimpl",
     "load_plugins",
+    "reveal",
 ]

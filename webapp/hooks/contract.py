@@ -11,18 +11,38 @@ from difflib import get_close_matches
 from typing import Any
 
 import pluggy
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from pydantic.errors import PydanticUserError
 
 from webapp.errors import PluginError
+from webapp.hooks.configured import Configured
+from webapp.hooks.moving import Sink, Source
 from webapp.hooks.specs import API_VERSION
 from webapp.hooks.task import Task
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _NAME_LIMIT = 64
-_METHODS = {"shared_params": ("settings",), "request_params": ("subject", "settings")} | {
-    "process": ("subject", "message", "settings")
+# What a plugin registers: the class to derive from, and its methods as the host calls them.
+_METHODS: dict[type[Configured[Any]], dict[str, tuple[str, ...]]] = {
+    Task: {
+        "shared_params": ("settings",),
+        "request_params": ("subject", "settings"),
+        "process": ("subject", "message", "settings"),
+    },
+    Source: {"records": ("settings",)},
+    Sink: {"deliver": ("run", "outputs", "settings", "key")},
 }
+REGISTERING: dict[str, type[Configured[Any]]] = {
+    "register_tasks": Task,
+    "register_sources": Source,
+    "register_sinks": Sink,
+}
+
+
+class NoSettings(BaseModel):
+    """Of a plugin that has none of its own."""
+
+    model_config = ConfigDict(extra="forbid")
 
 
 def check_api_version(plugin: object) -> None:
@@ -56,51 +76,85 @@ def check_hooks(manager: pluggy.PluginManager, plugin: object) -> tuple[str, ...
     return names
 
 
-def check_tasks(returned: Any) -> tuple[Task[Any], ...]:
-    """What ``register_tasks`` returned, once it is known to be a list of sound tasks.
+def check_registered(hook: str, returned: Any) -> tuple[Any, ...]:
+    """What a ``register_*`` hook returned, once it is known to be a list of what that hook is for, each sound.
 
-    :raises PluginError: it is none, is empty, or holds a task that breaks the contract.
+    :raises PluginError: it is no list, is empty, or holds something that breaks the contract.
     """
-    if isinstance(returned, Task):
-        raise PluginError("register_tasks returned a task, not a list of tasks: return [it].")
+    kind = REGISTERING[hook]
+    noun = kind.noun.lower()
+    if isinstance(returned, kind):
+        raise PluginError(f"{hook} returned a {noun}, not a list of {noun}s: return [it].")
     if inspect.iscoroutine(returned):
         returned.close()
-        raise PluginError("register_tasks is asynchronous: write it with def, not async def.")
+        raise PluginError(f"{hook} is asynchronous: write it with def, not async def.")
     if isinstance(returned, str | bytes | Mapping) or not isinstance(returned, Iterable):
-        raise PluginError(f"register_tasks returned {_article(returned)}, not a list of tasks.")
-    tasks = tuple(returned)
-    if not tasks:
-        raise PluginError("register_tasks returned no tasks: return [YourTask()].")
-    for task in tasks:
-        check_task(task)
-    return tasks
+        raise PluginError(f"{hook} returned {_article(returned)}, not a list of {noun}s.")
+    found = tuple(returned)
+    if not found:
+        raise PluginError(f"{hook} returned no {noun}s: return [Your{kind.noun}()].")
+    for one in found:
+        _check_one(hook, kind, one)
+    return found
+
+
+def check_plugin_settings(plugin: object, name: str) -> Configured[Any]:
+    """What a plugin's own settings are filled in by: its module's ``Settings``, or none.
+
+    :raises PluginError: they are no pydantic model, or cannot be without being filled in.
+    """
+    model = getattr(plugin, "Settings", None)
+
+    class Own(Configured[Any]):
+        Settings = NoSettings if model is None else model
+
+    own = Own()
+    own.name, own.title = name, name
+    _check_settings(own)
+    needed = [field for field, info in own.Settings.model_fields.items() if info.is_required()]
+    if needed:
+        raise PluginError(
+            f"The plugin's Settings have no default for {', '.join(needed)}: give each a default, for a plugin must "
+            "work as soon as it is there."
+        )
+    return own
 
 
 def check_task(task: object) -> None:
     """:raises PluginError: the task breaks the contract; says which part and how to mend it."""
-    if isinstance(task, type) and issubclass(task, Task):
-        raise PluginError(f"register_tasks returned the class {task.__name__}: return [{task.__name__}()].")
-    if not isinstance(task, Task):
-        raise PluginError(f"register_tasks returned {_article(task)}, which is no Task: derive from Task.")
-    _check_names(task)
-    _check_settings(task)
-    for method, arguments in _METHODS.items():
-        _check_method(task, method, arguments)
+    _check_one("register_tasks", Task, task)
 
 
-def _check_names(task: Task[Any]) -> None:
-    who = f"Task class {type(task).__name__}"
-    if not isinstance(task.name, str) or not task.name:
+def _check_one(hook: str, kind: type[Configured[Any]], one: object) -> None:
+    if isinstance(one, type) and issubclass(one, kind):
+        raise PluginError(f"{hook} returned the class {one.__name__}: return [{one.__name__}()].")
+    if not isinstance(one, kind):
+        raise PluginError(f"{hook} returned {_article(one)}, which is no {kind.noun}: derive from {kind.noun}.")
+    _check_name(one)
+    if isinstance(one, Task):
+        _check_kinds(one)
+    _check_settings(one)
+    for method, arguments in _METHODS[kind].items():
+        _check_method(kind, one, method, arguments)
+
+
+def _check_name(one: Configured[Any]) -> None:
+    who = f"{one.noun} class {type(one).__name__}"
+    if not isinstance(one.name, str) or not one.name:
         raise PluginError(f"{who} has no name: give it one, like name = 'classify'.")
-    if not _NAME.fullmatch(task.name) or len(task.name) > _NAME_LIMIT:
+    if not _NAME.fullmatch(one.name) or len(one.name) > _NAME_LIMIT:
         raise PluginError(
-            f"{who} has the name {task.name!r}: use a lower-case letter, then lower-case letters, "
+            f"{who} has the name {one.name!r}: use a lower-case letter, then lower-case letters, "
             f"digits and _, at most {_NAME_LIMIT}."
         )
-    for attribute in ("title", "version"):
-        value = getattr(task, attribute)
+    texts = {Task: ("title", "version"), Source: ("title", "kind"), Sink: ("title",)}
+    for attribute in next(found for kind, found in texts.items() if isinstance(one, kind)):
+        value = getattr(one, attribute)
         if not isinstance(value, str) or not value.strip():
-            raise PluginError(f"Task '{task.name}' has the {attribute} {value!r}: it must be text.")
+            raise PluginError(f"{one.noun} '{one.name}' has the {attribute} {value!r}: it must be text.")
+
+
+def _check_kinds(task: Task[Any]) -> None:
     kinds: object = task.subject_kinds
     if not isinstance(kinds, tuple | list | set | frozenset) or not all(isinstance(kind, str) for kind in kinds):
         raise PluginError(
@@ -110,34 +164,33 @@ def _check_names(task: Task[Any]) -> None:
         raise PluginError(f"Task '{task.name}' has no subject_kinds: name at least one, like ('document',).")
 
 
-def _check_settings(task: Task[Any]) -> None:
-    settings: object = getattr(task, "Settings", None)
+def _check_settings(one: Configured[Any]) -> None:
+    who = f"{one.noun} '{one.name}'"
+    settings: object = getattr(one, "Settings", None)
     if not (isinstance(settings, type) and issubclass(settings, BaseModel)):
-        raise PluginError(
-            f"Task '{task.name}' has no usable Settings ({settings!r}): give it a class that derives from "
-            "ModelSettings, or from pydantic's BaseModel."
-        )
+        base = "ModelSettings, or from pydantic's BaseModel" if isinstance(one, Task) else "pydantic's BaseModel"
+        raise PluginError(f"{who} has no usable Settings ({settings!r}): give it a class that derives from {base}.")
     try:
         settings.model_json_schema()
     except PydanticUserError as error:
         raise PluginError(
-            f"Task '{task.name}': no form can be drawn from its Settings ({error.message}): "
-            "use types that JSON can hold."
+            f"{who}: no form can be drawn from its Settings ({error.message}): use types that JSON can hold."
         ) from None
 
 
-def _check_method(task: Task[Any], method: str, arguments: tuple[str, ...]) -> None:
+def _check_method(kind: type[Configured[Any]], one: Configured[Any], method: str, arguments: tuple[str, ...]) -> None:
+    who = f"{one.noun} '{one.name}'"
     signature = f"{method}(self, {', '.join(arguments)})"
-    function = getattr(task, method)
-    if getattr(type(task), method, None) is getattr(Task, method):
-        raise PluginError(f"Task '{task.name}' lacks the method {signature}.")
+    function = getattr(one, method)
+    if getattr(type(one), method, None) is getattr(kind, method):
+        raise PluginError(f"{who} lacks the method {signature}.")
     if inspect.iscoroutinefunction(function):
-        raise PluginError(f"Task '{task.name}': {method} is asynchronous: write it with def, not async def.")
+        raise PluginError(f"{who}: {method} is asynchronous: write it with def, not async def.")
     try:
         inspect.signature(function).bind(*arguments)
     except (TypeError, ValueError) as error:
         raise PluginError(
-            f"Task '{task.name}': {method} cannot be called as the host calls it ({error}): write def {signature}."
+            f"{who}: {method} cannot be called as the host calls it ({error}): write def {signature}."
         ) from None
 
 

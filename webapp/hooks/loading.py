@@ -7,7 +7,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
@@ -20,8 +20,7 @@ import pluggy
 
 from webapp.errors import PluginError
 from webapp.hooks import contract, specs
-from webapp.hooks.registry import PluginInfo, PluginProblem, Registry
-from webapp.hooks.task import Task
+from webapp.hooks.registry import Hooked, PluginInfo, PluginProblem, Registry
 
 ENTRY_POINTS = "batchdesk.plugins"
 SHIPPED = ("classify", "summarise", "alt_text")  # load first, so that nobody takes their names
@@ -37,6 +36,15 @@ class _Candidate:
     load: Callable[[], object]
 
 
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A sound plugin: what its ``register_*`` hooks returned, and how its other hooks are called."""
+
+    info: PluginInfo
+    registered: dict[str, tuple[Any, ...]]
+    calls: dict[str, Callable[..., Any]]
+
+
 def load_plugins(*, folder: Path, safe_mode: bool = False, entry_points: bool = True) -> Registry:
     """Load every plugin that can be loaded.
 
@@ -44,21 +52,35 @@ def load_plugins(*, folder: Path, safe_mode: bool = False, entry_points: bool = 
     :param safe_mode: load none at all, for getting at an installation that a plugin makes unusable.
     :param entry_points: load installed packages with an entry point in ``batchdesk.plugins`` too.
     """
-    tasks: dict[str, Task[Any]] = {}
-    plugins: list[PluginInfo] = []
+    loaded: list[_Loaded] = []
     problems: list[PluginProblem] = []
     for candidate in () if safe_mode else _candidates(folder, entry_points, problems):
         try:
-            info, own = _load(candidate)
-            _check_clashes(own, plugins)
+            found = _load(candidate)
+            _check_clashes(found, loaded)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, SystemExit too
             problems.append(_problem(candidate, error))
         else:
-            plugins.append(info)
-            tasks.update({task.name: task for task in own})
-    return Registry(MappingProxyType(tasks), tuple(plugins), tuple(problems))
+            loaded.append(found)
+    return Registry(
+        tasks=_by_name(loaded, "register_tasks"),
+        sources=_by_name(loaded, "register_sources"),
+        sinks=_by_name(loaded, "register_sinks"),
+        checks=_hooked(loaded, "check_run"),
+        listeners=_hooked(loaded, "on_run_finished"),
+        plugins=tuple(one.info for one in loaded),
+        problems=tuple(problems),
+    )
+
+
+def _by_name(loaded: list[_Loaded], hook: str) -> Mapping[str, Any]:
+    return MappingProxyType({one.name: one for plugin in loaded for one in plugin.registered.get(hook, ())})
+
+
+def _hooked(loaded: list[_Loaded], hook: str) -> tuple[Hooked, ...]:
+    return tuple(Hooked(one.info, one.calls[hook]) for one in loaded if hook in one.calls)
 
 
 def _candidates(folder: Path, entry_points: bool, problems: list[PluginProblem]) -> Iterator[_Candidate]:
@@ -98,7 +120,7 @@ def _import_file(path: Path) -> object:
     return module
 
 
-def _load(candidate: _Candidate) -> tuple[PluginInfo, tuple[Task[Any], ...]]:
+def _load(candidate: _Candidate) -> _Loaded:
     plugin = _guarded("It cannot be imported", candidate.load)
     contract.check_api_version(plugin)
     # One manager a plugin: its hooks are called and its faults found without any other's.
@@ -109,18 +131,37 @@ def _load(candidate: _Candidate) -> tuple[PluginInfo, tuple[Task[Any], ...]]:
     except pluggy.PluginValidationError as error:
         raise PluginError(f"A hook has another signature than the contract's: {error} {_MEND}") from None
     hooks = contract.check_hooks(manager, plugin)
-    tasks = contract.check_tasks(_guarded("Its hook register_tasks failed", partial(_ask_tasks, manager)))
-    version = candidate.version or str(getattr(plugin, "__version__", ""))
-    names = tuple(task.name for task in tasks)
-    return PluginInfo(candidate.name, candidate.source, version, hooks, names), tasks
+    registered = {
+        hook: contract.check_registered(hook, _guarded(f"Its hook {hook} failed", partial(_ask, manager, hook)))
+        for hook in hooks
+        if hook in contract.REGISTERING
+    }
+    names = {hook: tuple(one.name for one in found) for hook, found in registered.items()}
+    info = PluginInfo(
+        name=candidate.name,
+        source=candidate.source,
+        version=candidate.version or str(getattr(plugin, "__version__", "")),
+        hooks=hooks,
+        tasks=names.get("register_tasks", ()),
+        sources=names.get("register_sources", ()),
+        sinks=names.get("register_sinks", ()),
+        settings=contract.check_plugin_settings(plugin, candidate.name),
+    )
+    return _Loaded(info, registered, {hook: partial(_call, manager, hook) for hook in hooks if hook not in registered})
 
 
-def _ask_tasks(manager: pluggy.PluginManager) -> Any:
-    answers = manager.hook.register_tasks()
-    if not answers:
-        raise PluginError("register_tasks returned None: return a list of tasks.")
-    # A hook written with `yield` fails only when its tasks are taken out, which belongs to the call.
-    return tuple(answers[0]) if isinstance(answers[0], Iterator) else answers[0]
+def _ask(manager: pluggy.PluginManager, hook: str) -> Any:
+    answer = _call(manager, hook)
+    if answer is None:
+        raise PluginError(f"{hook} returned None: return a list of {contract.REGISTERING[hook].noun.lower()}s.")
+    # A hook written with `yield` fails only when its answers are taken out, which belongs to the call.
+    return tuple(answer) if isinstance(answer, Iterator) else answer
+
+
+def _call(manager: pluggy.PluginManager, hook: str, **arguments: Any) -> Any:
+    """What the one plugin of a manager answers; None, which pluggy leaves out, where it says nothing."""
+    answers = getattr(manager.hook, hook)(**arguments)
+    return answers[0] if answers else None
 
 
 def _guarded(what: str, call: Callable[[], Any]) -> Any:
@@ -132,18 +173,21 @@ def _guarded(what: str, call: Callable[[], Any]) -> Any:
         raise PluginError(f"{what}: {type(error).__name__}: {error}. {_MEND}") from error
 
 
-def _check_clashes(tasks: tuple[Task[Any], ...], plugins: list[PluginInfo]) -> None:
+def _check_clashes(found: _Loaded, loaded: list[_Loaded]) -> None:
     """:raises PluginError: a name is taken, by this plugin itself or by one loaded before."""
-    names = [task.name for task in tasks]
-    for name in names:
-        if names.count(name) > 1:
-            raise PluginError(f"It registers two tasks with the name '{name}': rename one of them.")
-        for owner in plugins:
-            if name in owner.tasks:
-                raise PluginError(
-                    f"Its task '{name}' clashes with the one of plugin '{owner.name}' ({owner.source}), "
-                    "which was loaded first and stays: rename the task or remove one of the two plugins."
-                )
+    for hook, registered in found.registered.items():
+        noun = contract.REGISTERING[hook].noun.lower()
+        names = [one.name for one in registered]
+        for name in names:
+            if names.count(name) > 1:
+                raise PluginError(f"It registers two {noun}s with the name '{name}': rename one of them.")
+            for owner in loaded:
+                if name in (one.name for one in owner.registered.get(hook, ())):
+                    raise PluginError(
+                        f"Its {noun} '{name}' clashes with the one of plugin '{owner.info.name}' "
+                        f"({owner.info.source}), which was loaded first and stays: rename the {noun} or remove one "
+                        "of the two plugins."
+                    )
 
 
 def _problem(candidate: _Candidate, error: BaseException) -> PluginProblem:

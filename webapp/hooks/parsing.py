@@ -1,4 +1,4 @@
-"""Turns settings as people write them (`--set labels=a,b`, form fields) into a task's settings model.
+"""Turns settings as people write them (`--set labels=a,b`, form fields) into the model of whoever they are for.
 Called through `Registry.parse_settings`; every fault is reported at once, in words, and by field for forms.
 """
 
@@ -15,19 +15,20 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from webapp.errors import BadSettings, PluginError
-from webapp.hooks.task import Task
+from webapp.hooks.configured import Configured
 
 _LISTS = {list, tuple, set, frozenset}
 _NOUNS = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "text"}
 
 
-def parse_settings(task: Task[Any], raw: Mapping[str, Any]) -> BaseModel:
-    """The task's settings; strings are read as their field's type, lists as comma-separated values.
+def parse_settings(owner: Configured[Any], raw: Mapping[str, Any]) -> BaseModel:
+    """The settings of a task, a source, a sink or a plugin; strings are read as their field's type, lists as
+    comma-separated values.
 
     :raises BadSettings: names every field at fault, the fault, and what is allowed.
-    :raises PluginError: a check of the task's own broke.
+    :raises PluginError: a check of the plugin's own broke.
     """
-    fields = task.Settings.model_fields
+    fields = owner.Settings.model_fields
     faults = [("", _unknown(name, fields)) for name in raw if name not in fields]
     values: dict[str, Any] = {}
     unreadable: set[str] = set()
@@ -36,20 +37,20 @@ def parse_settings(task: Task[Any], raw: Mapping[str, Any]) -> BaseModel:
             values[name] = _read(raw[name], fields[name])
         except ValueError as error:
             unreadable.add(name)
-            faults.append((name, f"setting '{name}': {error}. {_allowed(task, name)}"))
+            faults.append((name, f"setting '{name}': {error}. {_allowed(owner, name)}"))
     try:
-        settings = _validate(task, values)
+        settings = _validate(owner, values)
     except ValidationError as error:
         details = error.errors(include_url=False)
-        faults += [_fault(task, detail) for detail in details if unreadable.isdisjoint(detail["loc"])]
+        faults += [_fault(owner, detail) for detail in details if unreadable.isdisjoint(detail["loc"])]
     else:
         if not faults:
             return settings
-    raise BadSettings(f"Task '{task.name}' cannot run with these settings", faults)
+    raise BadSettings(f"{owner.noun} '{owner.name}' cannot run with these settings", faults)
 
 
-def _validate(task: Task[Any], values: Mapping[str, Any]) -> BaseModel:
-    model: type[BaseModel] = task.Settings
+def _validate(owner: Configured[Any], values: Mapping[str, Any]) -> BaseModel:
+    model: type[BaseModel] = owner.Settings
     try:
         # By name: people write the field's name, whatever alias a plugin uses for its own ends.
         return model.model_validate(values, by_name=True, by_alias=False)
@@ -57,7 +58,7 @@ def _validate(task: Task[Any], values: Mapping[str, Any]) -> BaseModel:
         raise
     except Exception as error:
         kind = type(error).__name__
-        raise PluginError(f"Task '{task.name}': checking its settings raised {kind}: {error}.") from error
+        raise PluginError(f"{owner.noun} '{owner.name}': checking its settings raised {kind}: {error}.") from error
 
 
 def _unknown(name: str, fields: Mapping[str, FieldInfo]) -> str:
@@ -98,17 +99,17 @@ def _split(value: str) -> list[str]:
     return parts
 
 
-def _fault(task: Task[Any], detail: ErrorDetails) -> tuple[str, str]:
+def _fault(owner: Configured[Any], detail: ErrorDetails) -> tuple[str, str]:
     """(the field, or nothing where several do not go together; the fault)."""
     name, *inside = (str(part) for part in detail["loc"]) if detail["loc"] else ("",)
     if not name:
         return "", _sentence(detail)
     if detail["type"] == "missing" and not inside:
-        return name, f"setting '{name}' is required. {_allowed(task, name)}"
+        return name, f"setting '{name}' is required. {_allowed(owner, name)}"
     given = detail["input"]
     shown = "" if detail["type"] == "value_error" else f" is {given!r}"
     where = f" ({'.'.join(inside)})" if inside else ""
-    return name, f"setting '{name}'{where}{shown}: {_sentence(detail)}. {_allowed(task, name)}"
+    return name, f"setting '{name}'{where}{shown}: {_sentence(detail)}. {_allowed(owner, name)}"
 
 
 def _sentence(detail: ErrorDetails) -> str:
@@ -116,9 +117,9 @@ def _sentence(detail: ErrorDetails) -> str:
     return detail["msg"].removeprefix("Value error, ").rstrip(".")
 
 
-def _allowed(task: Task[Any], name: str) -> str:
+def _allowed(owner: Configured[Any], name: str) -> str:
     """What a field takes, drawn from its JSON schema."""
-    schema = task.Settings.model_json_schema(by_alias=False)
+    schema = owner.Settings.model_json_schema(by_alias=False)
     return f"Allowed: {_describe(schema['properties'][name], schema.get('$defs', {}))}."
 
 

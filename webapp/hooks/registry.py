@@ -1,20 +1,24 @@
-"""What loading the plugins came to: the tasks there are, the plugins behind them, and those left out.
+"""What loading the plugins came to: what they bring, the plugins behind it, and those left out.
 Made by the loader; the command line, the pages and the steps look tasks and settings up in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
 from webapp.errors import NotFound
+from webapp.hooks.configured import Configured
+from webapp.hooks.moving import Sink, Source
 from webapp.hooks.parsing import parse_settings
 from webapp.hooks.task import Task
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,9 @@ class PluginInfo:
     :param source: the path of its file, or the distribution and version it comes from.
     :param hooks: the hooks it implements, sorted.
     :param tasks: the names of its tasks.
+    :param sources: ... of its sources.
+    :param sinks: ... of its sinks.
+    :param settings: what its own settings are filled in by; those of its tasks, sources and sinks are theirs.
     """
 
     name: str
@@ -31,6 +38,9 @@ class PluginInfo:
     version: str
     hooks: tuple[str, ...]
     tasks: tuple[str, ...]
+    sources: tuple[str, ...] = ()
+    sinks: tuple[str, ...] = ()
+    settings: Configured[Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +58,26 @@ class PluginProblem:
 
 
 @dataclass(frozen=True, slots=True)
+class Hooked:
+    """One plugin's implementation of a ``check_*`` or ``on_*`` hook; called with the hook's arguments by name."""
+
+    plugin: PluginInfo
+    call: Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Registry:
-    """The frozen result of loading the plugins."""
+    """The frozen result of loading the plugins.
+
+    :param checks: who is asked before a run is sent.
+    :param listeners: who is told that a run is over.
+    """
 
     tasks: Mapping[str, Task[Any]] = field(default_factory=lambda: MappingProxyType({}))
+    sources: Mapping[str, Source[Any]] = field(default_factory=lambda: MappingProxyType({}))
+    sinks: Mapping[str, Sink[Any]] = field(default_factory=lambda: MappingProxyType({}))
+    checks: tuple[Hooked, ...] = ()
+    listeners: tuple[Hooked, ...] = ()
     plugins: tuple[PluginInfo, ...] = ()
     problems: tuple[PluginProblem, ...] = ()
 
@@ -60,22 +86,31 @@ class Registry:
 
         :raises NotFound: there is none; the message names those there are and the closest spelling.
         """
-        try:
-            return self.tasks[name]
-        except KeyError:
-            raise NotFound(self._unknown(name)) from None
+        return self._named("task", self.tasks, name)
 
-    def parse_settings(self, task: Task[Any] | str, raw: Mapping[str, Any]) -> BaseModel:
-        """A task's settings from ``--set`` strings, a form, or a stored copy.
+    def source(self, name: str) -> Source[Any]:
+        """The source of that name. :raises NotFound: likewise."""
+        return self._named("source", self.sources, name)
+
+    def sink(self, name: str) -> Sink[Any]:
+        """The sink of that name. :raises NotFound: likewise."""
+        return self._named("sink", self.sinks, name)
+
+    def parse_settings(self, owner: Configured[Any] | str, raw: Mapping[str, Any]) -> BaseModel:
+        """The settings of a task (or its name), a source, a sink or a plugin, from ``--set`` strings, a form, or a
+        stored copy.
 
         :raises InputError: names every field at fault, the fault, and what is allowed.
         """
-        return parse_settings(self.task(task) if isinstance(task, str) else task, raw)
+        return parse_settings(self.task(owner) if isinstance(owner, str) else owner, raw)
 
-    def _unknown(self, name: str) -> str:
-        if not self.tasks:
+    def _named(self, noun: str, known: Mapping[str, T], name: str) -> T:
+        if name in known:
+            return known[name]
+        if not known:
             left_out = "; all were left out, `batchdesk plugins list` says why" if self.problems else ""
-            return f"There is no task '{name}': no plugin is loaded{left_out}."
-        close = get_close_matches(name, self.tasks, n=1)
+            has = "plugin is loaded" if not self.plugins else f"plugin brings a {noun}"
+            raise NotFound(f"There is no {noun} '{name}': no {has}{left_out}.")
+        close = get_close_matches(name, known, n=1)
         meant = f" Did you mean '{close[0]}'?" if close else ""
-        return f"There is no task '{name}'.{meant} Known tasks: {', '.join(sorted(self.tasks))}."
+        raise NotFound(f"There is no {noun} '{name}'.{meant} Known {noun}s: {', '.join(sorted(known))}.")

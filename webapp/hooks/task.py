@@ -5,10 +5,11 @@ Plugin authors subclass both; the host calls a task's methods through `webapp.ho
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from webapp.hooks.configured import Configured
 from webapp.hooks.payloads import Message, Subject
 
 S = TypeVar("S", bound=BaseModel)
@@ -51,23 +52,19 @@ class ModelSettings(BaseModel):
         return {**params, "output_config": config} if config else params
 
 
-class Task(Generic[S]):
+class Task(Configured[S]):
     """One thing that can be asked about a record, and what becomes of the answer.
 
     Methods get frozen payloads and settings. They keep no state between calls: each may run in
     any process, in any order, and again.
     """
 
+    noun = "Task"
     name: str = ""  # [a-z][a-z0-9_]*, unique in the installation; `batchdesk run NAME`
     title: str = ""  # for people; drawn from the name when left out
     subject_kinds: tuple[str, ...] | frozenset[str] = ("document",)
     version: str = "1"  # change it when the prompt or the output changes; kept with each run
     Settings: type[S]
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if not cls.title and isinstance(cls.name, str):
-            cls.title = cls.name.replace("_", " ").capitalize()
 
     def shared_params(self, settings: S) -> dict[str, Any]:
         """All that is the same in each request of a run: model, max_tokens, system, tools, format."""
