@@ -32,6 +32,11 @@ def public(kind: type) -> list[str]:
     return names + [name for name in vars(kind) if not name.startswith("_") and name not in names]
 
 
+def section(kind: type) -> str:
+    """What the page says under the heading of a class, as far as the next heading of that rank."""
+    return PAGE[PAGE.index(f"\n## The {kind.__name__.lower()}\n") :].split("\n## ", 2)[1]
+
+
 def test_the_code_of_the_page_runs_and_its_tests_pass(tmp_path: Path) -> None:
     for name, code in CODE:
         path = tmp_path / name
@@ -50,24 +55,30 @@ def test_every_hook_is_documented_with_its_exact_signature() -> None:
         assert f"### `{signature(getattr(specs, name))}`\n" in PAGE
 
 
-@pytest.mark.parametrize("method", ["shared_params", "request_params", "process"])
-def test_every_method_of_a_task_is_documented_with_its_exact_signature(method: str) -> None:
-    assert f"### `{signature(getattr(hooks.Task, method))}`\n" in PAGE
+@pytest.mark.parametrize("kind", [hooks.Task, hooks.Source, hooks.Sink], ids=lambda kind: kind.__name__)
+def test_every_method_of_what_plugins_derive_from_is_documented_with_its_exact_signature(kind: type) -> None:
+    methods = [value for name, value in vars(kind).items() if inspect.isfunction(value) and not name.startswith("_")]
+    assert methods
+    for method in methods:
+        assert f"### `{signature(method)}`\n" in section(kind), method
 
 
-def test_every_attribute_of_a_task_is_documented() -> None:
-    for name in inspect.get_annotations(hooks.Task):
-        assert f"| `{name}` |" in PAGE
+@pytest.mark.parametrize("kind", [hooks.Task, hooks.Source, hooks.Sink], ids=lambda kind: kind.__name__)
+def test_every_attribute_of_what_plugins_derive_from_is_documented(kind: type) -> None:
+    for name in inspect.get_annotations(kind):
+        assert f"`{name}`" in section(kind)
 
 
-@pytest.mark.parametrize(
-    "kind", [hooks.Subject, hooks.Image, hooks.Message, hooks.Registry, hooks.PluginInfo, hooks.PluginProblem]
-)
+PAYLOADS = [hooks.Subject, hooks.Image, hooks.Message, hooks.RunFacts, hooks.Record, hooks.OutputRecord]
+RESULTS = [hooks.Registry, hooks.Hooked, hooks.PluginInfo, hooks.PluginProblem]
+
+
+@pytest.mark.parametrize("kind", [*PAYLOADS, *RESULTS], ids=lambda kind: kind.__name__)
 def test_every_part_of_a_payload_is_documented(kind: type) -> None:
     start = PAGE.index(f"### `{kind.__name__}`") if f"### `{kind.__name__}`" in PAGE else PAGE.index("### For tests")
-    section = PAGE[start:].split("\n### ", 2)[0]
+    part = PAGE[start:].split("\n### ", 2)[0]
     for name in public(kind):
-        assert re.search(rf"`{name}[`(]", section), f"{kind.__name__}.{name}"
+        assert re.search(rf"`{name}[`(]", part), f"{kind.__name__}.{name}"
 
 
 def test_every_exported_name_is_on_the_page() -> None:

@@ -7,12 +7,13 @@ from webapp.hooks.configured import Secret, reveal
 from webapp.hooks.loading import load_plugins
 from webapp.hooks.moving import OutputRecord, Record, RunFacts, Sink, Source
 from webapp.hooks.payloads import Image, Message, Subject
-from webapp.hooks.registry import PluginInfo, PluginProblem, Registry
+from webapp.hooks.registry import Hooked, PluginInfo, PluginProblem, Registry
 from webapp.hooks.specs import API_VERSION, hookimpl
 from webapp.hooks.task import ModelSettings, Task
 
 __all__ = [
     "API_VERSION",
+    "Hooked",
     "Image",
     "InputError",
     "InvalidOutput",

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from typing import Any
 
 import pluggy
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.errors import PydanticUserError
 
 from webapp.errors import PluginError
@@ -68,6 +68,8 @@ def check_hooks(manager: pluggy.PluginManager, plugin: object) -> tuple[str, ...
             close = get_close_matches(caller.name, known, n=1)
             meant = f" Did you mean '{close[0]}'?" if close else ""
             raise PluginError(f"There is no hook '{caller.name}'.{meant} Known hooks: {', '.join(known)}.")
+        for impl in caller.get_hookimpls():
+            _check_plain(caller.name, impl.function)
     names = tuple(sorted(caller.name for caller in callers if caller.has_spec()))
     if not names:
         raise PluginError(
@@ -85,9 +87,6 @@ def check_registered(hook: str, returned: Any) -> tuple[Any, ...]:
     noun = kind.noun.lower()
     if isinstance(returned, kind):
         raise PluginError(f"{hook} returned a {noun}, not a list of {noun}s: return [it].")
-    if inspect.iscoroutine(returned):
-        returned.close()
-        raise PluginError(f"{hook} is asynchronous: write it with def, not async def.")
     if isinstance(returned, str | bytes | Mapping) or not isinstance(returned, Iterable):
         raise PluginError(f"{hook} returned {_article(returned)}, not a list of {noun}s.")
     found = tuple(returned)
@@ -98,12 +97,15 @@ def check_registered(hook: str, returned: Any) -> tuple[Any, ...]:
     return found
 
 
-def check_plugin_settings(plugin: object, name: str) -> Configured[Any]:
+def check_plugin_settings(plugin: object, name: str, hooks: tuple[str, ...]) -> Configured[Any]:
     """What a plugin's own settings are filled in by: its module's ``Settings``, or none.
+
+    They are what `check_*` and `on_*` hooks are called with. In a plugin that has none of those a ``Settings`` is the
+    module's own affair, such as the settings of its one task.
 
     :raises PluginError: they are no pydantic model, or cannot be without being filled in.
     """
-    model = getattr(plugin, "Settings", None)
+    model = None if REGISTERING.keys() >= set(hooks) else getattr(plugin, "Settings", None)
 
     class Own(Configured[Any]):
         Settings = NoSettings if model is None else model
@@ -117,12 +119,19 @@ def check_plugin_settings(plugin: object, name: str) -> Configured[Any]:
             f"The plugin's Settings have no default for {', '.join(needed)}: give each a default, for a plugin must "
             "work as soon as it is there."
         )
+    try:
+        own.Settings()
+    except ValidationError as error:
+        raise PluginError(f"The plugin's Settings refuse their own defaults: {error}. Mend the defaults.") from None
     return own
 
 
-def check_task(task: object) -> None:
-    """:raises PluginError: the task breaks the contract; says which part and how to mend it."""
-    _check_one("register_tasks", Task, task)
+def _check_plain(name: str, function: object) -> None:
+    """:raises PluginError: calling the hook would not run it."""
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise PluginError(f"{name} is asynchronous: write it with def, not async def.")
+    if name not in REGISTERING and inspect.isgeneratorfunction(function):
+        raise PluginError(f"{name} is a generator, so a call of it does nothing: write it without yield.")
 
 
 def _check_one(hook: str, kind: type[Configured[Any]], one: object) -> None:
@@ -184,7 +193,7 @@ def _check_method(kind: type[Configured[Any]], one: Configured[Any], method: str
     function = getattr(one, method)
     if getattr(type(one), method, None) is getattr(kind, method):
         raise PluginError(f"{who} lacks the method {signature}.")
-    if inspect.iscoroutinefunction(function):
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         raise PluginError(f"{who}: {method} is asynchronous: write it with def, not async def.")
     try:
         inspect.signature(function).bind(*arguments)

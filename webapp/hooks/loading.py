@@ -145,7 +145,7 @@ def _load(candidate: _Candidate) -> _Loaded:
         tasks=names.get("register_tasks", ()),
         sources=names.get("register_sources", ()),
         sinks=names.get("register_sinks", ()),
-        settings=contract.check_plugin_settings(plugin, candidate.name),
+        settings=contract.check_plugin_settings(plugin, candidate.name, hooks),
     )
     return _Loaded(info, registered, {hook: partial(_call, manager, hook) for hook in hooks if hook not in registered})
 

@@ -30,7 +30,8 @@ class PluginInfo:
     :param tasks: the names of its tasks.
     :param sources: ... of its sources.
     :param sinks: ... of its sinks.
-    :param settings: what its own settings are filled in by; those of its tasks, sources and sinks are theirs.
+    :param settings: what its own settings are filled in by, for its `check_*` and `on_*` hooks; those of its tasks,
+        sources and sinks are theirs. The loader always gives one, without a field where the plugin has no `Settings`.
     """
 
     name: str
@@ -69,8 +70,9 @@ class Hooked:
 class Registry:
     """The frozen result of loading the plugins.
 
-    :param checks: who is asked before a run is sent.
-    :param listeners: who is told that a run is over.
+    :param tasks: by name, as `sources` and `sinks`.
+    :param checks: whose ``check_run`` is asked before a run is sent, in the order of loading.
+    :param listeners: whose ``on_run_finished`` is told that a run is over.
     """
 
     tasks: Mapping[str, Task[Any]] = field(default_factory=lambda: MappingProxyType({}))
@@ -89,11 +91,17 @@ class Registry:
         return self._named("task", self.tasks, name)
 
     def source(self, name: str) -> Source[Any]:
-        """The source of that name. :raises NotFound: likewise."""
+        """The source of that name.
+
+        :raises NotFound: there is none, likewise.
+        """
         return self._named("source", self.sources, name)
 
     def sink(self, name: str) -> Sink[Any]:
-        """The sink of that name. :raises NotFound: likewise."""
+        """The sink of that name.
+
+        :raises NotFound: there is none, likewise.
+        """
         return self._named("sink", self.sinks, name)
 
     def parse_settings(self, owner: Configured[Any] | str, raw: Mapping[str, Any]) -> BaseModel:

@@ -50,6 +50,8 @@ def check_run(run: RunFacts, settings: Any) -> str | None:
 
     Called when a run is planned, before its first batch is sent. A hook that raises, or takes too long, refuses too:
     the run is paused, and the reason names the plugin. Resuming the run asks again.
+
+    :param settings: the plugin's own, an instance of its module's ``Settings``.
     """
     return None
 
@@ -60,4 +62,7 @@ def on_run_finished(run: RunFacts, settings: Any, key: str) -> None:
 
     Called after the fact, as a delivery: at least once, with the same key each time, and again later, with a growing
     delay, after it has raised. Whatever it does, the run stays as it is.
+
+    :param settings: the plugin's own, an instance of its module's ``Settings``.
+    :param key: names this delivery, so that a receiver can tell that it has had it.
     """
