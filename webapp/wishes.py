@@ -11,7 +11,17 @@ from flask import current_app
 from sqlalchemy import Connection
 
 from webapp import db
-from webapp.batches import holding, rebuilding, reprocessing, runs, schedules, selecting, strays, uploads
+from webapp.batches import (
+    configuring,
+    holding,
+    rebuilding,
+    reprocessing,
+    runs,
+    schedules,
+    selecting,
+    strays,
+    uploads,
+)
 from webapp.batches.desk import Desk
 from webapp.batches.rebuilding import Child
 from webapp.batches.reprocessing import Which
@@ -93,6 +103,19 @@ def ask_delete_schedule(schedule_id: int, *, actor: str) -> None:
     with db.transaction() as tx:
         schedules.delete(tx, schedule_id, actor=actor)
     nudge()
+
+
+def ask_configure(plugin: str, changes: Mapping[str, Any], *, actor: str) -> bool:
+    """Change settings of a plugin's own, the others staying as they are; whether that changed anything.
+
+    :param changes: as people write them or as they are stored, by name.
+    :raises InputError: the plugin does not take them; names each fault.
+    :raises NotFound: no such plugin is loaded.
+    """
+    registry = current_app.extensions["batchdesk"].registry
+    info = configuring.plugin_named(registry, plugin)
+    with db.transaction() as tx:
+        return configuring.configure(tx, registry, info, changes, actor=actor)
 
 
 def ask_cancel_run(run_id: int, *, actor: str, unproved: bool = False) -> None:

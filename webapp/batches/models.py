@@ -70,6 +70,11 @@ class Dataset(Base):
     name: Mapped[str]
     source: Mapped[str]
     text_field: Mapped[str]
+    # The plugin's source that its records came from, with the settings as people wrote them; or the run whose outputs
+    # they are. None of them for files.
+    source_name: Mapped[str | None]
+    source_settings: Mapped[Any | None] = mapped_column(JSON)
+    source_run_id: Mapped[int | None]
     subjects: Mapped[int] = mapped_column(Integer, server_default="0")
     # Counts the refreshes; see `webapp.batches.selections` for what a run over one of them holds.
     revision: Mapped[int] = mapped_column(Integer, server_default="1")
@@ -125,6 +130,8 @@ class Run(Base):
     shared: Mapped[Any | None] = mapped_column(JSON)
     # When its last request was built and cut; until then a resumed run is planned on.
     planned_at: Mapped[datetime | None] = moment()
+    # When the plugins that check runs let it go, before its first batch was cut.
+    checked_at: Mapped[datetime | None] = moment()
     subjects: Mapped[int] = mapped_column(Integer)
     state: Mapped[str] = mapped_column(server_default=RunState.PLANNING.value)
     state_since: Mapped[datetime] = moment(now=True)

@@ -62,6 +62,10 @@ class Upload(Base):
     examples: Mapped[Any | None] = mapped_column(JSON)
     remove_absent: Mapped[bool] = mapped_column(server_default="false")
     revision: Mapped[int | None] = mapped_column(Integer)
+    # Where no file was uploaded: the source that its records come from, with the settings as people wrote them.
+    source_name: Mapped[str | None]
+    source_settings: Mapped[Any | None] = mapped_column(JSON)
+    token: Mapped[str | None] = mapped_column(unique=True)  # of who asked, so that to ask again is the same import
     created_by: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 

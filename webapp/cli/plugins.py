@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from typing import Any
+
 import click
 
-from webapp import PLUGINS
+from webapp import PLUGINS, db, wishes
+from webapp.batches import configuring
 from webapp.cli.app import BAD_USAGE, OK
+from webapp.cli.environment import opened
+from webapp.cli.starting import OWNER, read_pairs
 from webapp.errors import InputError
-from webapp.hooks import Registry, calls, load_plugins
+from webapp.hooks import Configured, Registry, calls, load_plugins
 from webapp.settings import load
 
 
@@ -26,16 +33,28 @@ def list_plugins() -> None:
     registry = _registry()
     for plugin in registry.plugins:
         click.echo(f"{plugin.name} {plugin.version}  ({plugin.source})  hooks: {', '.join(plugin.hooks)}")
+        if plugin.settings is not None:
+            _list_settings(plugin.settings, "  ")
         for name in plugin.tasks:
             task = registry.tasks[name]
             click.echo(f"  {name}: {task.title}; takes {', '.join(sorted(task.subject_kinds))}")
-            for field, info in task.Settings.model_fields.items():
-                needed = "needed" if info.is_required() else f"default {info.get_default(call_default_factory=True)}"
-                click.echo(f"    {field} ({needed}): {info.description or ''}")
+            _list_settings(task, "    ")
+        for name in plugin.sources:
+            click.echo(f"  {name}: {registry.sources[name].title}; a source")
+            _list_settings(registry.sources[name], "    ")
+        for name in plugin.sinks:
+            click.echo(f"  {name}: {registry.sinks[name].title}; a sink")
+            _list_settings(registry.sinks[name], "    ")
     for problem in registry.problems:
         click.echo(f"{problem.plugin} was left out ({problem.source}): {problem.error}", err=True)
     if not registry.plugins:
         click.echo("No plugin is loaded." + (" Safe mode is on." if load().safe_mode else ""), err=True)
+
+
+def _list_settings(owner: Configured[Any], indent: str) -> None:
+    for field, info in owner.Settings.model_fields.items():
+        needed = "needed" if info.is_required() else f"default {info.get_default(call_default_factory=True)}"
+        click.echo(f"{indent}{field} ({needed}): {info.description or ''}")
 
 
 @plugins.command("check")
@@ -63,3 +82,25 @@ def _check_defaults(registry: Registry, task_name: str) -> str:
         return "ok (it has settings without a default; its requests are checked when a run is planned)"
     calls.shared_params(task, registry.parse_settings(task, {}))
     return "ok"
+
+
+@plugins.command("set")
+@click.argument("name")
+@click.argument("pairs", nargs=-1, callback=read_pairs, metavar="[KEY=VALUE]…")
+def set_plugin(name: str, pairs: Mapping[str, str]) -> None:
+    """Change settings of a plugin's own; without any, show what they are. Those not named stay as they are.
+
+    Secrets are written as env:NAME, an environment variable where the workers run.
+    """
+    with opened(working=False) as app:
+        registry = app.extensions["batchdesk"].registry
+        info = configuring.plugin_named(registry, name)
+        if pairs:
+            changed = wishes.ask_configure(name, pairs, actor=OWNER)
+            click.echo("Changed." if changed else "Nothing changed: they are so already.", err=True)
+        with db.transaction() as tx:
+            found = configuring.settings_of(tx, registry, info).model_dump(mode="json")
+    for key, value in found.items():
+        click.echo(f"{key}={'' if value is None else value if isinstance(value, str) else json.dumps(value)}")
+    if not found:
+        click.echo(f"Plugin '{name}' has no settings of its own.", err=True)

@@ -9,32 +9,17 @@ import click
 
 from webapp import PLUGINS
 from webapp.cli.environment import through
-from webapp.cli.starting import Wanted, start
+from webapp.cli.starting import Wanted, read_pairs, start
 from webapp.cli.waiting import deadline_of, interruptible, patiently, see_out
 from webapp.hooks import load_plugins
 from webapp.records.exporting import check_out_path, rejected_path
 from webapp.settings import load
 
 
-def parse_pairs(context: click.Context, parameter: click.Parameter, pairs: tuple[str, ...]) -> dict[str, str]:
-    """`--set name=value …` as a mapping."""
-    settings: dict[str, str] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or not name:
-            raise click.BadParameter(f"'{pair}' is not NAME=VALUE.")
-        if name in settings:
-            raise click.BadParameter(f"'{name}' is set twice.")
-        settings[name] = value
-    return settings
-
-
 @click.command()
 @click.argument("plugin")
 @click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
-@click.option(
-    "--set", "pairs", multiple=True, callback=parse_pairs, metavar="NAME=VALUE", help="A setting of the task."
-)
+@click.option("--set", "pairs", multiple=True, callback=read_pairs, metavar="NAME=VALUE", help="A setting of the task.")
 @click.option("--key-field", default="key", show_default=True, help="The field that holds each record's key.")
 @click.option("--text-field", default="text", show_default=True, help="The field that holds each record's text.")
 @click.option("--out", type=click.Path(path_type=Path), help="Where the outputs go: a .jsonl or .csv file.")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import click
 from pydantic import BaseModel
 
 from webapp import db
@@ -25,6 +26,19 @@ from webapp.records.reading import Problem, Record, problems_report, read_record
 
 OWNER = "command line"
 SKIP_HINT = "Nothing was sent. Mend them, or add --skip-bad to set them aside and go on with the rest."
+
+
+def read_pairs(context: click.Context, parameter: click.Parameter, pairs: tuple[str, ...]) -> dict[str, str]:
+    """`name=value …`, as of --set, as a mapping."""
+    settings: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise click.BadParameter(f"'{pair}' is not NAME=VALUE.")
+        if name in settings:
+            raise click.BadParameter(f"'{name}' is set twice.")
+        settings[name] = value
+    return settings
 
 
 @dataclass(frozen=True, slots=True)

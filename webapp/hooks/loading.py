@@ -23,7 +23,7 @@ from webapp.hooks import contract, specs
 from webapp.hooks.registry import Hooked, PluginInfo, PluginProblem, Registry
 
 ENTRY_POINTS = "batchdesk.plugins"
-SHIPPED = ("classify", "summarise", "alt_text")  # load first, so that nobody takes their names
+SHIPPED = ("classify", "summarise", "alt_text", "limits")  # load first, so that nobody takes their names
 
 _MEND = "Mend it or remove it."
 
