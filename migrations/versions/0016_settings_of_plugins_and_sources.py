@@ -17,6 +17,7 @@ def upgrade() -> None:
         "plugin_settings",
         sa.Column("plugin", sa.Text(), nullable=False),
         sa.Column("settings", sa.JSON(), nullable=False),
+        sa.Column("checks", sa.Boolean(), server_default="false", nullable=False),
         sa.Column("changed_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("changed_by", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("plugin", name=op.f("pk_plugin_settings")),

@@ -30,6 +30,8 @@ class PluginSettings(Base):
 
     plugin: Mapped[str] = mapped_column(primary_key=True)
     settings: Mapped[Any] = mapped_column(JSON)
+    # It checks runs: where it cannot be loaded one day, nothing is sent that it would have been asked about.
+    checks: Mapped[bool] = mapped_column(server_default="false")
     changed_at: Mapped[datetime] = moment(now=True)
     changed_by: Mapped[str]
 
@@ -80,10 +82,12 @@ def configure(tx: Connection, registry: Registry, info: PluginInfo, changes: Map
         return False
     db.run(
         tx,
-        "INSERT INTO plugin_settings (plugin, settings, changed_by) VALUES (:plugin, CAST(:settings AS json), :actor) "
-        "ON CONFLICT (plugin) DO UPDATE SET settings = excluded.settings, changed_at = now(), "
-        "changed_by = excluded.changed_by",
+        "INSERT INTO plugin_settings (plugin, settings, checks, changed_by) "
+        "VALUES (:plugin, CAST(:settings AS json), :checks, :actor) "
+        "ON CONFLICT (plugin) DO UPDATE SET settings = excluded.settings, checks = excluded.checks, "
+        "changed_at = now(), changed_by = excluded.changed_by",
         plugin=info.name,
+        checks="check_run" in info.hooks,
         settings=jsontext.dumps(new).decode(),
         actor=actor,
     )

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from webapp import db
-from webapp.batches import leaving, selections
+from webapp.batches import checking, leaving, selections
 from webapp.batches.ahead import ahead
 from webapp.batches.books import note, tally
 from webapp.batches.building import Mould, own_parts, shared_part
@@ -64,6 +64,7 @@ def plan(desk: Desk, lease: Lease) -> float | None:
             move_run(tx, lease.target_id, RunState.PAUSED, actor="plan", reason=str(error))
         return None
     if run_plan is None:
+        _end_if_cancelled(lease)
         return None
     for built in ahead(_chunks(run_plan)):
         _store(run_plan, lease, built)
@@ -71,6 +72,8 @@ def plan(desk: Desk, lease: Lease) -> float | None:
             break
         leaving.look()
     if not _cancelled(run_plan.run_id):
+        if not checking.let_go(desk, lease):
+            return None
         cut_pending(desk.settings, lease, run_plan.run_id)
     with db.transaction() as tx:
         lease.hold(tx)
@@ -92,6 +95,17 @@ def _planned(tx: Connection, run_id: int) -> None:
         paused = run.pause and not run.cancel
         move_run(tx, run_id, RunState.PAUSED if paused else RunState.RUNNING, actor="plan", reason=run.reason)
     finish_if_over(tx, run_id)
+
+
+def _end_if_cancelled(lease: Lease) -> None:
+    """End what a person has cancelled while it was paused with requests built and no batch yet."""
+    run_id = lease.target_id
+    with db.transaction() as tx:
+        lease.hold(tx)
+        state = db.scalar(tx, "SELECT state FROM runs WHERE id = :id", id=run_id)
+        if state == RunState.PAUSED and _wants_cancel(tx, run_id):
+            stop_unsent(tx, run_id)
+            finish_if_over(tx, run_id)
 
 
 def _cancelled(run_id: int) -> bool:

@@ -1,5 +1,5 @@
-"""The host's calls to a task's methods: what a plugin raises or returns amiss becomes an error of ours.
-Planning and processing call tasks through here and nowhere else.
+"""The host's calls to a task's methods and to checks: what a plugin raises or returns amiss becomes an error of ours.
+Planning, checking and processing call plugins through here and nowhere else.
 
 Caught are Exception and SystemExit, but for MemoryError: that is a bound of the process, and whoever set it says so.
 What interrupts a worker from outside must derive from BaseException, so that it passes through and is not taken for
@@ -16,7 +16,9 @@ from pydantic import BaseModel
 
 from webapp.errors import InputError, InvalidOutput, PluginError
 from webapp.hooks.checks import check_json, check_own, check_shared
+from webapp.hooks.moving import RunFacts
 from webapp.hooks.payloads import Message, Subject
+from webapp.hooks.registry import Hooked
 from webapp.hooks.task import Task
 
 
@@ -69,6 +71,22 @@ def process(task: Task[Any], subject: Subject, message: Message, settings: BaseM
     except (Exception, SystemExit) as error:
         raise InvalidOutput(f"the processor of task '{task.name}' raised {_raised(error)}") from error
     return output
+
+
+def check_run(check: Hooked, run: RunFacts, settings: BaseModel) -> str | None:
+    """Why a plugin wants a run not to be sent, in its own words; None: it lets it go.
+
+    :raises PluginError: it raised, or answered with anything else. Then the run must not be sent either.
+    """
+    try:
+        answer = check.call(run=run, settings=settings)
+    except MemoryError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise PluginError(f"check_run raised {_raised(error)}") from error
+    if answer is not None and not (isinstance(answer, str) and answer.strip()):
+        raise PluginError(f"check_run answered {answer!r:.100}, which is neither a sentence nor None")
+    return answer
 
 
 def _raised(error: BaseException) -> str:
