@@ -60,6 +60,7 @@ class Scenario:
     :param clicks: (when, what): each is done once, as soon as a query finds something.
     :param strike: fault points at which something happens in any case, and what.
     :param uploads: one file becomes a dataset, another refreshes that of the run.
+    :param limited: its run is larger than the limit that is set just then.
     :param neighbour: how many requests a batch of somebody else in the workspace has, if there is one.
     """
 
@@ -71,6 +72,7 @@ class Scenario:
     strike: tuple[tuple[str, str], ...] = ()
     neighbour: int = 0
     uploads: bool = False
+    limited: bool = False
 
 
 SCENARIOS = (
@@ -120,6 +122,7 @@ SCENARIOS = (
         "dead while it is sent",
         strike=(("submit:gateway.create:sent:1", "kill"), ("submit:gateway.create:sending:1", "kill")),
     ),
+    Scenario("refused, then cancelled", records=FEW, limited=True, clicks=((PAUSED, "unlimit"), (PAUSED, "cancel"))),
     Scenario("files come in", records=FEW, uploads=True, clicks=((REFUSED, "skip"), (COMPARED, "refresh"))),
 )
 
@@ -136,6 +139,8 @@ def start(desk: DeskDriver, scenario: Scenario, folder: Path) -> int:
 
     :param folder: where images are put, if it is about images.
     """
+    if scenario.limited:
+        wishes.ask_configure("limits", {"most_records": "1"}, actor="chaos")
     if scenario.task != "alt_text":
         run_id = desk.start(documents(scenario.records), task=scenario.task)
         if scenario.uploads:
@@ -174,6 +179,8 @@ def click(run_id: int, what: str) -> None:
             wishes.ask_cancel_run(run_id, actor="chaos")
         elif what == "resubmit":
             wishes.ask_resubmit(run_id, list(FailureClass), actor="chaos")
+        elif what == "unlimit":
+            wishes.ask_configure("limits", {"most_records": ""}, actor="chaos")
         elif what == "look":
             wishes.ask_look(actor="chaos")
         elif what == "resume":
