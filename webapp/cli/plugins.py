@@ -14,7 +14,8 @@ from webapp.cli.app import BAD_USAGE, OK
 from webapp.cli.environment import opened
 from webapp.cli.starting import OWNER, read_pairs
 from webapp.errors import InputError
-from webapp.hooks import Configured, Registry, calls, load_plugins
+from webapp.hooks import Registry, calls, load_plugins
+from webapp.hooks.configured import Configured
 from webapp.settings import load
 
 

@@ -3,7 +3,7 @@ Plugins import from here and nowhere else in Batchdesk; the host's planning, pro
 """
 
 from webapp.errors import InputError, InvalidOutput
-from webapp.hooks.configured import Configured, Secret, reveal
+from webapp.hooks.configured import Secret, reveal
 from webapp.hooks.loading import load_plugins
 from webapp.hooks.moving import OutputRecord, Record, RunFacts, Sink, Source
 from webapp.hooks.payloads import Image, Message, Subject
@@ -13,7 +13,6 @@ from webapp.hooks.task import ModelSettings, Task
 
 __all__ = [
     "API_VERSION",
-    "Configured",
     "Hooked",
     "Image",
     "InputError",
