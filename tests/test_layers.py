@@ -34,11 +34,12 @@ FLOORS: list[set[str]] = [
     {"webapp", "worker"},
     {"webapp.cli", "webapp.api"},
     {"webapp.admin"},
-    {"webapp.wishes"},
+    {"webapp.wishes", "webapp.plugin_wishes"},
     {"webapp.jobs", "webapp.workers"},
     {"webapp.services"},
     {"webapp.batches", "webapp.money"},
-    {"webapp.gateway", "webapp.hooks", "webapp.records"},
+    {"webapp.gateway", "webapp.hooks", "webapp.packages"},
+    {"webapp.records"},
     {"webapp.db", "webapp.settings", "webapp.errors", "webapp.local", "webapp.sandbox"},
 ]
 

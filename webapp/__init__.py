@@ -33,7 +33,7 @@ def create_app(settings: Settings | None = None, *, pooled: bool = True) -> Flas
     from webapp import admin, services
     from webapp.batches.desk import Desk
     from webapp.db import db, engine_options, normal_url
-    from webapp.hooks import load_plugins
+    from webapp.hooks.loading import Loader
     from webapp.jobs import connect
     from webapp.settings import load
 
@@ -51,8 +51,8 @@ def create_app(settings: Settings | None = None, *, pooled: bool = True) -> Flas
     )
     db.init_app(app)
     Migrate(app, db, directory=str(MIGRATIONS), compare_type=True)
-    registry = load_plugins(folder=PLUGINS, safe_mode=settings.safe_mode)
-    app.extensions["batchdesk"] = Desk(settings, registry, lambda: services.open_gateway(settings))
+    loader = Loader(PLUGINS, safe_mode=settings.safe_mode)
+    app.extensions["batchdesk"] = Desk(settings, loader, lambda: services.open_gateway(settings))
     app.extensions["batchdesk.redis"] = connect(redis_url, patient=False)
     admin.init_app(app)
     return app

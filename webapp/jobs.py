@@ -25,6 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from webapp import db
 from webapp.batches import (
     ingestion,
+    installing,
     intake,
     leaving,
     outages,
@@ -68,6 +69,7 @@ RUN: dict[StepName, Callable[[Desk, Lease], float | None]] = {
     StepName.RESUBMIT: resubmission.resubmit,
     StepName.LOOK: strays.look,
     StepName.REPEAT: schedules.repeat,
+    StepName.INSTALL: installing.install,
 }
 
 

@@ -14,6 +14,7 @@ from webapp import db
 from webapp.batches import (
     configuring,
     holding,
+    plugins,
     rebuilding,
     reprocessing,
     runs,
@@ -43,15 +44,23 @@ def ask_start(
     :raises Refused: there is no such subject.
     """
     desk: Desk = current_app.extensions["batchdesk"]
-    task = desk.registry.task(task_name)
-    parsed = desk.registry.parse_settings(task, settings)
+    registry = desk.registry
+    task = registry.task(task_name)
+    parsed = registry.parse_settings(task, settings)
     with db.transaction() as tx:
         db.run(tx, "SELECT pg_advisory_xact_lock(hashtextextended(:token, 0))", token=token)
         run_id = runs.find_run(tx, token)
         if run_id is None:
             runs.check_dataset(tx, task, dataset_id)
             run_id = runs.start_run(
-                tx, dataset_id=dataset_id, task=task, settings=parsed, owner=actor, token=token, over=over
+                tx,
+                dataset_id=dataset_id,
+                task=task,
+                settings=parsed,
+                owner=actor,
+                token=token,
+                over=over,
+                plugin_version_id=registry.version_of(task),
             )
     nudge()
     return run_id
@@ -184,7 +193,9 @@ def ask_reprocess_meant(meant: Meant, which: Which, *, versions: Mapping[str, st
         task = runs.task_of(tx, run_id)
         if task not in versions:
             raise Refused(f"Run {run_id} is of task '{task}', which is not installed: nothing of it can be processed.")
-        return reprocessing.reprocess_run(tx, run_id, which, version=versions[task], meant=meant, actor=actor)
+        count = reprocessing.reprocess_run(tx, run_id, which, version=versions[task], meant=meant, actor=actor)
+        _go_on_with_present(tx, run_id, count)
+        return count
 
     if which == Which.ALL and not meant.within_a_run:
         raise Refused("All answers of a list are processed again within one run, batch or request: narrow it first.")
@@ -217,6 +228,7 @@ def ask_reprocess(run_id: int, which: Which, *, version: str, actor: str) -> int
     """Process a run's answers again; see `reprocessing.reprocess_run`. How many subjects have one."""
     with db.transaction() as tx:
         count = reprocessing.reprocess_run(tx, run_id, which, version=version, actor=actor)
+        _go_on_with_present(tx, run_id, count)
     nudge()
     return count
 
@@ -224,8 +236,17 @@ def ask_reprocess(run_id: int, which: Which, *, version: str, actor: str) -> int
 def ask_reprocess_request(request_id: int, *, version: str, actor: str) -> None:
     """Process one answer again; see `reprocessing.reprocess_request`."""
     with db.transaction() as tx:
-        reprocessing.reprocess_request(tx, request_id, version=version, actor=actor)
+        run_id = reprocessing.reprocess_request(tx, request_id, version=version, actor=actor)
+        _go_on_with_present(tx, run_id, 1)
     nudge()
+
+
+def _go_on_with_present(tx: Connection, run_id: int, count: int) -> None:
+    """Let a run whose answers are processed again go on with the version of its plugin that is in use now."""
+    desk: Desk = current_app.extensions["batchdesk"]
+    name = runs.task_of(tx, run_id)
+    if count and name in desk.registry.tasks:
+        plugins.move_on(tx, run_id, desk.registry.version_of(desk.registry.task(name)))
 
 
 def ask_rebuild(
@@ -243,14 +264,16 @@ def ask_rebuild(
     :raises InputError: the task cannot run with these settings.
     """
     desk: Desk = current_app.extensions["batchdesk"]
+    registry = desk.registry
     with db.transaction() as tx:
-        task = desk.registry.task(runs.task_of(tx, run_id))
+        task = registry.task(runs.task_of(tx, run_id))
         child = rebuilding.rebuild_run(
             tx,
             run_id,
             classes,
             task=task,
-            settings=desk.registry.parse_settings(task, settings),
+            settings=registry.parse_settings(task, settings),
+            plugin_version_id=registry.version_of(task),
             most=desk.settings.max_attempts,
             owner=actor,
             token=token,

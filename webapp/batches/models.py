@@ -124,6 +124,8 @@ class Run(Base):
     selected: Mapped[bool] = mapped_column(server_default="false")
     task: Mapped[str]
     task_version: Mapped[str]
+    # The installed version that brings its task, see `webapp.batches.plugins`; NULL: a plugin of the environment.
+    plugin_version_id: Mapped[int | None] = mapped_column(index=True)
     settings: Mapped[Any] = mapped_column(JSON)
     settings_hash: Mapped[str | None]  # see `webapp.batches.staleness`
     token: Mapped[str] = mapped_column(unique=True)
@@ -383,7 +385,7 @@ class Step(Base):
 
 
 class Process(Base):
-    """A heartbeat: one row per worker and clock, written by itself."""
+    """A heartbeat: one row per worker, clock and web process, written by itself."""
 
     __tablename__ = "processes"
 
@@ -391,3 +393,6 @@ class Process(Base):
     role: Mapped[str]
     started_at: Mapped[datetime] = moment(now=True)
     seen_at: Mapped[datetime] = moment(now=True)
+    # Which generation of the set of plugins it has taken up, and what of it could not be loaded there.
+    generation: Mapped[int | None]
+    plugin_problems: Mapped[Any | None] = mapped_column(JSON)

@@ -25,7 +25,6 @@ from webapp.batches.sharding import cut_pending
 from webapp.batches.states import FailureClass, RequestState, RunState, move_run
 from webapp.batches.steps import Lease
 from webapp.errors import InputError, NotFound, PluginError
-from webapp.records import jsontext
 from webapp.records.escapes import storable
 
 CHUNK_ROWS = 2000
@@ -143,7 +142,7 @@ def _prepare(desk: Desk, lease: Lease) -> RunPlan | None:
         run = db.row(
             tx,
             f"SELECT r.state, r.dataset_id, r.revision, {selections.SELECTED} AS selected, r.token, r.task, "  # noqa: S608 - a constant
-            "r.settings::text AS settings, r.shared::text AS shared, d.text_field "
+            "r.settings::text AS settings, r.plugin_version_id, r.shared::text AS shared, d.text_field "
             "FROM runs r JOIN datasets d ON d.id = r.dataset_id WHERE r.id = :id",
             id=lease.target_id,
         )
@@ -151,8 +150,7 @@ def _prepare(desk: Desk, lease: Lease) -> RunPlan | None:
         return None
     if lease.starts > MOST_STARTS:
         raise PluginError(_deadly(lease.target_id))
-    task = desk.registry.task(run.task)
-    settings = desk.registry.parse_settings(task, jsontext.loads(run.settings))
+    task, settings = desk.task_of(run)
     shared = run.shared or _store_shared(lease, shared_part(task, settings, run.token))
     mould = Mould.of(
         task, settings, shared, token=run.token, text_field=run.text_field, max_bytes=desk.settings.batch_max_bytes

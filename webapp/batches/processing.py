@@ -81,13 +81,12 @@ def process(desk: Desk, lease: Lease) -> float | None:
     with db.transaction() as tx:
         run = db.row(
             tx,
-            "SELECT r.id, r.task, r.settings::text AS settings, d.text_field FROM batches b "
+            "SELECT r.id, r.task, r.settings::text AS settings, r.plugin_version_id, d.text_field FROM batches b "
             "JOIN runs r ON r.id = b.run_id JOIN datasets d ON d.id = r.dataset_id WHERE b.id = :id",
             id=lease.target_id,
         )
     try:
-        task = desk.registry.task(run.task)
-        settings = desk.registry.parse_settings(task, jsontext.loads(run.settings))
+        task, settings = desk.task_of(run)
     except (NotFound, InputError) as error:
         _no_task(lease, run.id, str(error))
         return None

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from sqlalchemy import Connection
 
 from webapp import db
-from webapp.batches import selecting
+from webapp.batches import plugins, selecting
 from webapp.batches.books import note
 from webapp.batches.completion import GOES_AGAIN
 from webapp.batches.selecting import Meant
@@ -105,6 +105,7 @@ def rebuild_run(
     owner: str,
     token: str,
     meant: Meant | None = None,
+    plugin_version_id: int | None = None,
 ) -> Child:
     """Make a child run over failures of a run; its planning is due. May be repeated: one child for each token.
 
@@ -112,6 +113,7 @@ def rebuild_run(
     :param most: the ceiling of attempts, as for `rebuildable`.
     :param token: of `naming.new_token`, drawn before the first try.
     :param meant: which of the failures; None: all.
+    :param plugin_version_id: as for `runs.start_run`.
     :raises Refused: the run is not so far, or no subject is left to rebuild.
     """
     parent = db.row(tx, "SELECT id, state, planned_at FROM runs WHERE id = :id FOR UPDATE", id=run_id)
@@ -125,7 +127,8 @@ def rebuild_run(
         raise Refused(f"Run {run_id} is still being planned: there is nothing to build anew yet.")
     if classes is None and not over:
         raise Refused(f"Run {run_id} is {parent.state}: cancel it, or wait for its end, before all of it is rebuilt.")
-    child_id = _insert(tx, run_id, task, settings, owner, token)
+    plugins.hold_version(tx, plugin_version_id)
+    child_id = _insert(tx, run_id, task, settings, owner, token, plugin_version_id)
     fit = "true" if meant is None else selecting.condition(meant)
     count = db.run(
         tx,
@@ -151,12 +154,21 @@ def rebuild_run(
     return Child(child_id, count)
 
 
-def _insert(tx: Connection, parent_id: int, task: Task[Any], settings: BaseModel, owner: str, token: str) -> int:
+def _insert(
+    tx: Connection,
+    parent_id: int,
+    task: Task[Any],
+    settings: BaseModel,
+    owner: str,
+    token: str,
+    plugin_version_id: int | None,
+) -> int:
     child_id: int = db.scalar(
         tx,
         "INSERT INTO runs (dataset_id, parent_run_id, revision, selected, task, task_version, settings, "
-        "settings_hash, token, subjects, owner) "
-        "SELECT dataset_id, id, revision, true, :task, :version, CAST(:settings AS json), :hash, :token, 0, :owner "
+        "settings_hash, token, subjects, owner, plugin_version_id) "
+        "SELECT dataset_id, id, revision, true, :task, :version, CAST(:settings AS json), :hash, :token, 0, :owner, "
+        "CAST(:plugin AS bigint) "
         "FROM runs WHERE id = :parent RETURNING id",
         parent=parent_id,
         task=task.name,
@@ -165,5 +177,6 @@ def _insert(tx: Connection, parent_id: int, task: Task[Any], settings: BaseModel
         hash=fingerprint(task.name, task.version, settings),
         token=token,
         owner=owner,
+        plugin=plugin_version_id,
     )
     return child_id

@@ -105,8 +105,8 @@ def reprocess_run(
     return count
 
 
-def reprocess_request(tx: Connection, request_id: int, *, version: str, actor: str) -> None:
-    """Ask that one answer is processed again; see `reprocess_run`."""
+def reprocess_request(tx: Connection, request_id: int, *, version: str, actor: str) -> int:
+    """Ask that one answer is processed again; see `reprocess_run`. Its run."""
     request = db.row(
         tx,
         "SELECT r.batch_id, b.run_id, o.state AS output FROM requests r JOIN batches b ON b.id = r.batch_id "
@@ -128,6 +128,8 @@ def reprocess_request(tx: Connection, request_id: int, *, version: str, actor: s
         reason=f"Processing of request {request_id} again was asked for, with version {version} of the task.",
         kind="wish",
     )
+    run_id: int = request.run_id
+    return run_id
 
 
 def _lock(tx: Connection, run_id: int) -> None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from sqlalchemy import Connection
 
 from webapp import db
-from webapp.batches import resubmissions
+from webapp.batches import plugins, resubmissions
 from webapp.batches.books import note
 from webapp.batches.completion import RESULTS_DAYS, finish_if_over, pause_run
 from webapp.batches.naming import new_token
@@ -80,20 +80,24 @@ def start_run(
     token: str | None = None,
     over: Over = Over.ALL,
     schedule_id: int | None = None,
+    plugin_version_id: int | None = None,
 ) -> int:
     """Make a run over subjects of a dataset, with a frozen copy of its settings; its id. Planning is due.
 
     :param token: of `naming.new_token`, for callers that look the run up again before they repeat this.
     :param over: all subjects of the present revision, or those without an output as new as the settings.
     :param schedule_id: which asks for it.
-    :raises Refused: there is no such subject.
+    :param plugin_version_id: the installed version that brings the task (`Registry.version_of`); the run keeps to it.
+    :raises Refused: there is no such subject, or the plugin was removed or disabled meanwhile.
     """
+    plugins.hold_version(tx, plugin_version_id)
     run = db.row(
         tx,
         "INSERT INTO runs (dataset_id, revision, selected, task, task_version, settings, settings_hash, token, "
-        "subjects, owner, schedule_id) "
+        "subjects, owner, schedule_id, plugin_version_id) "
         "SELECT id, revision, :selected, :task, :version, CAST(:settings AS json), :hash, :token, subjects, :owner, "
-        "CAST(:schedule AS bigint) FROM datasets WHERE id = :dataset RETURNING id, revision, subjects",
+        "CAST(:schedule AS bigint), CAST(:plugin AS bigint) FROM datasets WHERE id = :dataset "
+        "RETURNING id, revision, subjects",
         dataset=dataset_id,
         selected=over == Over.STALE,
         task=task.name,
@@ -103,6 +107,7 @@ def start_run(
         token=token or new_token(),
         owner=owner,
         schedule=schedule_id,
+        plugin=plugin_version_id,
     )
     if run is None:
         raise NotFound(f"There is no dataset {dataset_id}.")
@@ -247,6 +252,7 @@ def resume_run(tx: Connection, run_id: int, *, actor: str) -> None:
     if run.state != RunState.PAUSED and run.pause_wanted_at is None:
         raise Refused(f"Run {run_id} is {run.state}, not paused.")
     db.run(tx, "UPDATE runs SET pause_wanted_at = NULL WHERE id = :id", id=run_id)
+    plugins.move_on_from_removed(tx, run_id, actor=actor)
     move_run(tx, run_id, RunState.PLANNING if run.planned_at is None else RunState.RUNNING, actor=actor)
 
 

@@ -11,7 +11,7 @@ import base64
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 from sqlalchemy import JSON, CheckConstraint, Connection, ForeignKey
@@ -198,6 +198,14 @@ def _wake(tx: Connection, schedule_id: int) -> float:
     return early
 
 
+class _Task(NamedTuple):
+    """What a schedule's run is made with."""
+
+    task: Task[Any]
+    settings: BaseModel
+    plugin_version_id: int | None
+
+
 # -- the step ----------------------------------------------------------------------------------------------------
 
 
@@ -216,16 +224,18 @@ def repeat(desk: Desk, lease: Lease) -> float | None:
         return _repeat(tx, seen, wanted)
 
 
-def _readable(desk: Desk, schedule: Any) -> tuple[Task[Any], BaseModel] | str:
-    """The task with its settings, or why they cannot be had."""
+def _readable(desk: Desk, schedule: Any) -> _Task | str:
+    """The task with its settings, and the version that brings it; or why they cannot be had."""
+    registry = desk.registry
     try:
-        task = desk.registry.task(schedule.task)
-        return task, desk.registry.parse_settings(task, jsontext.loads(schedule.settings))
+        task = registry.task(schedule.task)
+        settings = registry.parse_settings(task, jsontext.loads(schedule.settings))
+        return _Task(task, settings, registry.version_of(task))
     except (NotFound, InputError, PluginError) as error:
         return str(error)
 
 
-def _repeat(tx: Connection, seen: Any, wanted: tuple[Task[Any], BaseModel] | str) -> float | None:
+def _repeat(tx: Connection, seen: Any, wanted: _Task | str) -> float | None:
     now = _find(tx, seen.id, lock=True)
     if now is None or not now.enabled:
         return None
@@ -239,7 +249,7 @@ def _repeat(tx: Connection, seen: Any, wanted: tuple[Task[Any], BaseModel] | str
     if former is not None:
         _tell(tx, now.id, f"Skipped: run {former}, made the last time, is still under way.")
     else:
-        _make(tx, now, *wanted)
+        _make(tx, now, wanted)
     db.run(tx, "UPDATE schedules SET next_at = :next WHERE id = :id", id=now.id, next=_next(tx, now.cron, now.zone))
     return max(0.0, float(find(tx, now.id).early))
 
@@ -255,15 +265,16 @@ def _under_way(tx: Connection, schedule: Any) -> int | None:
     return found
 
 
-def _make(tx: Connection, schedule: Any, task: Task[Any], settings: BaseModel) -> None:
+def _make(tx: Connection, schedule: Any, wanted: _Task) -> None:
     """Start the run of this time, unless there is nothing to run over."""
     try:
         with tx.begin_nested():
             run_id = runs.start_run(
                 tx,
                 dataset_id=schedule.dataset_id,
-                task=task,
-                settings=settings,
+                task=wanted.task,
+                settings=wanted.settings,
+                plugin_version_id=wanted.plugin_version_id,
                 owner=schedule.owner,
                 token=_token(schedule),
                 over=Over(schedule.over),

@@ -1,6 +1,5 @@
-"""The states of runs, batches, requests, items and uploads, and the moves of runs, batches and
-uploads. With `outcomes`, which moves requests and items, the only code that assigns a state. Every step calls it inside
-its own transaction.
+"""The states of runs, batches, requests, items, uploads and installations, and the moves of all but requests and items.
+With `outcomes`, which moves those, the only code that assigns a state. Every step calls it inside its own transaction.
 
 A move is one guarded statement that also appends its event: it happens whole or not at all, and a
 move that no longer applies (another worker was faster) touches nothing and says so with False.
@@ -74,6 +73,15 @@ class UploadState(StrEnum):
     DISCARDED = "discarded"  # nobody wants it any more
 
 
+class InstallState(StrEnum):
+    FETCHING = "fetching"  # its wheel is being got and looked into; nothing of it runs
+    WAITING = "waiting"  # a person is to say whether it is installed
+    INSTALLING = "installing"  # it is tried in a process of its own
+    INSTALLED = "installed"  # every process takes it up
+    REFUSED = "refused"  # it cannot be used; the reason says why
+    DROPPED = "dropped"  # nobody wants it any more
+
+
 BATCH_MOVES: dict[BatchState, tuple[BatchState, ...]] = {
     BatchState.PLANNED: (BatchState.SUBMITTING, BatchState.DISCARDED),
     BatchState.SUBMITTING: (
@@ -110,6 +118,15 @@ UPLOAD_MOVES: dict[UploadState, tuple[UploadState, ...]] = {
     UploadState.APPLYING: (UploadState.IMPORTED, UploadState.COMPARED),
     UploadState.IMPORTED: (),
     UploadState.DISCARDED: (),
+}
+
+INSTALL_MOVES: dict[InstallState, tuple[InstallState, ...]] = {
+    InstallState.FETCHING: (InstallState.WAITING, InstallState.REFUSED, InstallState.DROPPED),
+    InstallState.WAITING: (InstallState.INSTALLING, InstallState.DROPPED),
+    InstallState.INSTALLING: (InstallState.INSTALLED, InstallState.REFUSED),
+    InstallState.INSTALLED: (),
+    InstallState.REFUSED: (),
+    InstallState.DROPPED: (),
 }
 
 OPEN_BATCH_STATES = tuple(
@@ -149,6 +166,15 @@ def move_upload(
     return moved is not None
 
 
+def move_install(
+    tx: Connection, install_id: int, to: InstallState, *, actor: str, reason: str | None = None, **columns: Any
+) -> bool:
+    """Move an installation from whatever state allows it to `to`; False if its state allows it no more."""
+    sources = [state.value for state, targets in INSTALL_MOVES.items() if to in targets]
+    moved = _move(tx, "plugin_installs", install_id, to.value, sources, actor, reason, columns)
+    return moved is not None
+
+
 def _move(
     tx: Connection,
     table: str,
@@ -164,6 +190,7 @@ def _move(
         "runs": "old.id, NULL, NULL, NULL",
         "batches": "old.run_id, old.id, NULL, NULL",
         "uploads": "NULL, NULL, 'upload', CAST(old.id AS text)",
+        "plugin_installs": "NULL, NULL, 'install', CAST(old.id AS text)",
     }
     return db.row(
         tx,

@@ -35,6 +35,7 @@ class StepName(StrEnum):
     RESUBMIT = "resubmit"  # of a run: failures of class retry become new attempts
     LOOK = "look"  # of an account: which batches of the API no row knows
     REPEAT = "repeat"  # of a schedule: make its run, and say when it is due next
+    INSTALL = "install"  # of an installation: get the plugin's wheel and look into it; once confirmed, try and keep it
 
 
 @dataclass(frozen=True, slots=True)

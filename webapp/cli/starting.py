@@ -46,6 +46,7 @@ class Wanted:
     """A run that somebody wants.
 
     :param rejected: the file for records that cannot be used; None: the first one ends it.
+    :param plugin_version_id: the installed version that brings the task.
     """
 
     task: Task[Any]
@@ -54,6 +55,7 @@ class Wanted:
     key_field: str
     text_field: str
     rejected: Path | None
+    plugin_version_id: int | None = None
     token: str = field(default_factory=new_token)
 
     def records(self) -> Iterator[Record | Problem]:
@@ -97,5 +99,11 @@ def _start(wanted: Wanted, sieve: Sieve) -> int:
         )
         runs.check_kind(wanted.task, kind)
         return runs.start_run(
-            tx, dataset_id=dataset_id, task=wanted.task, settings=wanted.settings, owner=OWNER, token=wanted.token
+            tx,
+            dataset_id=dataset_id,
+            task=wanted.task,
+            settings=wanted.settings,
+            owner=OWNER,
+            token=wanted.token,
+            plugin_version_id=wanted.plugin_version_id,
         )

@@ -1,13 +1,15 @@
 """Finds plugins and loads them one by one, so that a bad one is left out and shown and hurts nobody.
-The wiring calls `load_plugins` once at start; it never raises because of a plugin.
+The desk of each process has one `Loader`; it never raises because of a plugin.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
@@ -29,11 +31,33 @@ _MEND = "Mend it or remove it."
 
 
 @dataclass(frozen=True, slots=True)
+class Installed:
+    """A version of an installed plugin, unpacked in a folder of its own.
+
+    :param name: of its distribution.
+    :param entry_points: (name, module:attribute) of each plugin in it.
+    :param modules: the top-level modules that it brings.
+    """
+
+    version_id: int
+    name: str
+    version: str
+    folder: Path
+    entry_points: tuple[tuple[str, str], ...]
+    modules: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class _Candidate:
     name: str
     source: str
     version: str
     load: Callable[[], object]
+    version_id: int | None = None
+
+    @property
+    def key(self) -> tuple[str, str, int | None]:
+        return self.name, self.source, self.version_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,33 +70,157 @@ class _Loaded:
 
 
 def load_plugins(*, folder: Path, safe_mode: bool = False, entry_points: bool = True) -> Registry:
-    """Load every plugin that can be loaded.
+    """Load every plugin of the environment that can be loaded, once; see `Loader`."""
+    return Loader(folder, safe_mode=safe_mode, entry_points=entry_points).load()
+
+
+class Loader:
+    """Loads the plugins of one process, and keeps those it has: what does not change is not imported again.
 
     :param folder: each of its ``.py`` files is a plugin, but those whose name starts with ``_``.
     :param safe_mode: load none at all, for getting at an installation that a plugin makes unusable.
-    :param entry_points: load installed packages with an entry point in ``batchdesk.plugins`` too.
+    :param entry_points: load packages of the environment with an entry point in ``batchdesk.plugins`` too.
     """
-    loaded: list[_Loaded] = []
-    problems: list[PluginProblem] = []
-    for candidate in () if safe_mode else _candidates(folder, entry_points, problems):
-        try:
-            found = _load(candidate)
-            _check_clashes(found, loaded)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, SystemExit too
-            problems.append(_problem(candidate, error))
-        else:
-            loaded.append(found)
-    return Registry(
-        tasks=_by_name(loaded, "register_tasks"),
-        sources=_by_name(loaded, "register_sources"),
-        sinks=_by_name(loaded, "register_sinks"),
-        checks=_hooked(loaded, "check_run"),
-        listeners=_hooked(loaded, "on_run_finished"),
-        plugins=tuple(one.info for one in loaded),
-        problems=tuple(problems),
-    )
+
+    def __init__(self, folder: Path, *, safe_mode: bool = False, entry_points: bool = True) -> None:
+        self.folder = folder
+        self.safe_mode = safe_mode
+        self._entry_points = entry_points
+        self._kept: dict[tuple[str, str, int | None], _Loaded | PluginProblem] = {}
+        self._active: dict[str, Installed] = {}  # by distribution: the version whose modules can be imported
+        self._folders: set[Path] = set()  # of every version there ever was here
+        self._lock = threading.Lock()
+
+    def load(self, installed: Iterable[Installed] = (), *, without: Collection[str] = ()) -> Registry:
+        """Load what is there: the plugins of the environment first, then those that are installed.
+
+        :param without: plugins of the environment that are left alone.
+        """
+        with self._lock:
+            wanted = [] if self.safe_mode else list(installed)
+            self._let_go({one.name for one in wanted})
+            problems: list[PluginProblem] = []
+            candidates = [] if self.safe_mode else [
+                one for one in self._candidates(problems, self._entry_points) if one.name not in without
+            ]  # fmt: skip
+            for one in wanted:
+                candidates += self._candidates_of(one)
+            return self._registry(candidates, problems)
+
+    def load_environment(self, task: str) -> Registry:
+        """Load the plugins of the environment, as far as it takes to have a task.
+
+        Packages of the environment come after the files of the folder, and are not looked for when these have it.
+        """
+        with self._lock:
+            for packages in (False, True):
+                problems: list[PluginProblem] = []
+                wanted = packages and self._entry_points
+                registry = self._registry([] if self.safe_mode else self._candidates(problems, wanted), problems)
+                if task in registry.tasks:
+                    break
+            return registry
+
+    def load_version(self, one: Installed) -> Registry:
+        """Load one installed version and nothing else."""
+        with self._lock:
+            return self._registry([] if self.safe_mode else self._candidates_of(one), [])
+
+    def environment(self) -> set[str]:
+        """The names of the plugins of the environment, loaded or not."""
+        return {one.name for one in self._candidates([], self._entry_points)}
+
+    def _registry(self, candidates: Iterable[_Candidate], problems: list[PluginProblem]) -> Registry:
+        loaded: list[_Loaded] = []
+        for candidate in candidates:
+            found = self._kept.get(candidate.key)
+            if found is None:
+                found = self._kept[candidate.key] = _guarded_load(candidate)
+            if isinstance(found, _Loaded):
+                found = _unless_it_clashes(candidate, found, loaded)
+            if isinstance(found, PluginProblem):
+                problems.append(found)
+            else:
+                loaded.append(found)
+        return Registry(
+            tasks=_by_name(loaded, "register_tasks"),
+            sources=_by_name(loaded, "register_sources"),
+            sinks=_by_name(loaded, "register_sinks"),
+            checks=_hooked(loaded, "check_run"),
+            listeners=_hooked(loaded, "on_run_finished"),
+            plugins=tuple(one.info for one in loaded),
+            problems=tuple(problems),
+        )
+
+    def _candidates(self, problems: list[PluginProblem], packages: bool) -> Iterator[_Candidate]:
+        """The plugins of the environment."""
+        if not self.folder.is_dir():
+            error = f"The plugin folder {self.folder} does not exist, so its plugins are missing."
+            problems.append(PluginProblem(self.folder.name, str(self.folder), error, ""))
+        files = [path for path in self.folder.glob("*.py") if not path.name.startswith("_")]
+        for path in sorted(files, key=lambda path: (path.stem not in SHIPPED, path.name)):
+            yield _Candidate(path.stem, str(path), "", partial(_import_file, path))
+        for entry in metadata.entry_points(group=ENTRY_POINTS) if packages else ():
+            if entry.dist is not None and Path(str(entry.dist.locate_file(""))) in self._folders:
+                continue  # of an installed plugin, whose folder can be imported from
+            version = entry.dist.version if entry.dist else ""
+            source = f"{entry.dist.name} {version}" if entry.dist else entry.value
+            yield _Candidate(entry.name, source, version, entry.load)
+
+    def _candidates_of(self, one: Installed) -> list[_Candidate]:
+        return [
+            _Candidate(
+                name, f"{one.name} {one.version}", one.version, partial(self._import, one, name, value), one.version_id
+            )
+            for name, value in one.entry_points
+        ]
+
+    def _import(self, one: Installed, name: str, value: str) -> object:
+        """The object of an entry point, from the folder of its version and nowhere else."""
+        former = self._active.get(one.name)
+        if former != one:
+            self._let_go(self._active.keys() - {one.name})
+            self._active[one.name] = one
+            self._folders.add(one.folder)
+            sys.path.append(str(one.folder))  # last: what the host has comes first
+            importlib.invalidate_caches()
+        loaded = metadata.EntryPoint(name, value, ENTRY_POINTS).load()
+        for module in one.modules:
+            there = sys.modules.get(module)
+            places = [getattr(there, "__file__", None), *getattr(there, "__path__", ())]
+            for place in places:
+                if place is not None and not Path(place).is_relative_to(one.folder):
+                    raise PluginError(
+                        f"This machine has another module '{module}', at {place}, which is imported in its place: "
+                        "remove that one here, or the plugin."
+                    )
+        return loaded
+
+    def _let_go(self, staying: Collection[str]) -> None:
+        """Forget the modules of installed plugins but some; whoever uses one goes on with what it has."""
+        for name in [name for name in self._active if name not in staying]:
+            gone = self._active.pop(name)
+            self._kept = {key: one for key, one in self._kept.items() if key[2] != gone.version_id}
+            sys.path[:] = [place for place in sys.path if place != str(gone.folder)]
+            for module in [one for one in sys.modules if one.partition(".")[0] in gone.modules]:
+                del sys.modules[module]
+
+
+def _guarded_load(candidate: _Candidate) -> _Loaded | PluginProblem:
+    try:
+        return _load(candidate)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, SystemExit too
+        return _problem(candidate, error)
+
+
+def _unless_it_clashes(candidate: _Candidate, found: _Loaded, loaded: list[_Loaded]) -> _Loaded | PluginProblem:
+    try:
+        _check_clashes(found, loaded)
+    except PluginError as error:
+        return _problem(candidate, error)
+    return found
 
 
 def _by_name(loaded: list[_Loaded], hook: str) -> Mapping[str, Any]:
@@ -81,19 +229,6 @@ def _by_name(loaded: list[_Loaded], hook: str) -> Mapping[str, Any]:
 
 def _hooked(loaded: list[_Loaded], hook: str) -> tuple[Hooked, ...]:
     return tuple(Hooked(one.info, one.calls[hook]) for one in loaded if hook in one.calls)
-
-
-def _candidates(folder: Path, entry_points: bool, problems: list[PluginProblem]) -> Iterator[_Candidate]:
-    if not folder.is_dir():
-        error = f"The plugin folder {folder} does not exist, so its plugins are missing."
-        problems.append(PluginProblem(folder.name, str(folder), error, ""))
-    files = [path for path in folder.glob("*.py") if not path.name.startswith("_")]
-    for path in sorted(files, key=lambda path: (path.stem not in SHIPPED, path.name)):
-        yield _Candidate(path.stem, str(path), "", partial(_import_file, path))
-    for entry in metadata.entry_points(group=ENTRY_POINTS) if entry_points else ():
-        version = entry.dist.version if entry.dist else ""
-        source = f"{entry.dist.name} {version}" if entry.dist else entry.value
-        yield _Candidate(entry.name, source, version, entry.load)
 
 
 class _AsItStands(SourceFileLoader):
@@ -146,6 +281,7 @@ def _load(candidate: _Candidate) -> _Loaded:
         sources=names.get("register_sources", ()),
         sinks=names.get("register_sinks", ()),
         settings=contract.check_plugin_settings(plugin, candidate.name, hooks),
+        version_id=candidate.version_id,
     )
     return _Loaded(info, registered, {hook: partial(_call, manager, hook) for hook in hooks if hook not in registered})
 
@@ -196,4 +332,4 @@ def _problem(candidate: _Candidate, error: BaseException) -> PluginProblem:
     trace = "".join(traceback.format_exception(raised)) if raised else ""
     words = str(error) if ours else f"It broke while it was checked: {type(error).__name__}: {error}. {_MEND}"
     text = f"Plugin '{candidate.name}' ({candidate.source}) is left out. {words}"
-    return PluginProblem(candidate.name, candidate.source, text, trace)
+    return PluginProblem(candidate.name, candidate.source, text, trace, candidate.version_id)

@@ -32,6 +32,7 @@ class PluginInfo:
     :param sinks: ... of its sinks.
     :param settings: what its own settings are filled in by, for its `check_*` and `on_*` hooks; those of its tasks,
         sources and sinks are theirs. The loader always gives one, without a field where the plugin has no `Settings`.
+    :param version_id: the installed version that it comes from; None: it is shipped, or in the environment.
     """
 
     name: str
@@ -42,6 +43,7 @@ class PluginInfo:
     sources: tuple[str, ...] = ()
     sinks: tuple[str, ...] = ()
     settings: Configured[Any] | None = None
+    version_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +52,14 @@ class PluginProblem:
 
     :param error: one or more sentences for people.
     :param traceback: where it happened in the plugin's code, or empty when no code raised.
+    :param version_id: as for `PluginInfo`.
     """
 
     plugin: str
     source: str
     error: str
     traceback: str
+    version_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,10 @@ class Registry:
         :raises NotFound: there is none, likewise.
         """
         return self._named("sink", self.sinks, name)
+
+    def version_of(self, task: Task[Any]) -> int | None:
+        """The installed version that brings a task; None: a plugin that is shipped, or in the environment."""
+        return next((one.version_id for one in self.plugins if task.name in one.tasks), None)
 
     def parse_settings(self, owner: Configured[Any] | str, raw: Mapping[str, Any]) -> BaseModel:
         """The settings of a task (or its name), a source, a sink or a plugin, from ``--set`` strings, a form, or a

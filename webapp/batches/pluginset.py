@@ -1,0 +1,151 @@
+"""The plugins that a process works with: those of the environment, and those installed versions that are in use; and
+for a step of a run, the very version that the run names. Only here are installed plugins loaded.
+
+Web processes take up a changed set between two requests; the parent of a worker loads nothing, its jobs what they need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from webapp import db
+from webapp.batches import plugins
+from webapp.batches.plugins import Version
+from webapp.errors import BatchdeskError, NotFound, PluginError
+from webapp.hooks import PluginProblem, Registry
+from webapp.hooks.loading import Installed, Loader
+from webapp.packages import host, unpacking
+from webapp.packages.wheels import About
+from webapp.settings import PluginInstall, Settings
+
+
+class Present(NamedTuple):
+    """What is loaded for new work, as of a generation of the set."""
+
+    generation: int
+    registry: Registry
+
+
+def load(loader: Loader, settings: Settings) -> Present:
+    """Load what is there now for new work: what does not change since the last time stays as it is."""
+    with db.transaction() as tx:
+        generation = plugins.generation(tx)
+        versions = plugins.in_use(tx) if _allowed(settings) else []
+        without = plugins.disabled(tx)
+    ready, problems = _ready(versions, settings)
+    registry = loader.load(ready, without=without)
+    if problems:
+        registry = Registry(**_fields(registry) | {"problems": (*registry.problems, *problems)})
+    return Present(generation, registry)
+
+
+def of_run(loader: Loader, settings: Settings, task: str, version_id: int | None) -> Registry:
+    """What a step of a run works with: the version that the run names, and nothing else.
+
+    Of a run that names none, the plugins of the environment, disabled or not; where these have its task no more, an
+    installed one that has.
+
+    :raises NotFound: the version is not kept any more, or is not loaded here; says why.
+    """
+    if version_id is None:
+        registry = loader.load_environment(task)
+        return registry if task in registry.tasks else load(loader, settings).registry
+    with db.transaction() as tx:
+        version = plugins.version(tx, version_id)
+    if not _allowed(settings):
+        mode = "in safe mode (BATCHDESK_SAFE_MODE=1)" if settings.safe_mode else "here (BATCHDESK_PLUGIN_INSTALL=off)"
+        raise NotFound(
+            f"It needs plugin '{version.name}' {version.version}, and none that is installed is loaded {mode}."
+        )
+    ready, problems = _ready([version], settings)
+    registry = loader.load_version(ready[0]) if ready else Registry()
+    problems += registry.problems
+    if task not in registry.tasks and problems:
+        raise NotFound(problems[0].error)
+    return registry
+
+
+NEW = 0  # the id of a version that is none yet
+
+
+def beside(settings: Settings, name: str) -> list[Installed]:
+    """The installed plugins that another is tried beside."""
+    with db.transaction() as tx:
+        versions = [one for one in plugins.in_use(tx) if one.name != name]
+    return _ready(versions, settings)[0] if _allowed(settings) else []
+
+
+def trial(loader: Loader, others: Sequence[Installed], about: About, folder: Path) -> dict[str, Any]:
+    """Load a plugin beside those that are there, to see what it brings: it runs its code. Touches no database.
+
+    :returns: `problems`, each (error, traceback), and `brings`: each plugin with its hooks, tasks, sources and sinks.
+    """
+    new = Installed(NEW, about.name, about.version, folder, about.entry_points, about.modules)
+    registry = loader.load([*others, new])
+    return {
+        "problems": [(one.error, one.traceback) for one in registry.problems if one.version_id == NEW],
+        "brings": [
+            {
+                "name": one.name,
+                "hooks": one.hooks,
+                "tasks": [{"name": task, "title": registry.tasks[task].title, "version": registry.tasks[task].version}
+                          for task in one.tasks],
+                "sources": one.sources,
+                "sinks": one.sinks,
+            }
+            for one in registry.plugins if one.version_id == NEW
+        ],
+    }  # fmt: skip
+
+
+def folders(settings: Settings) -> set[Path]:
+    """The folders that hold unpacked wheels: what is in them is not the host's own."""
+    home = settings.home / "plugins"
+    return set(home.iterdir()) if home.is_dir() else set()
+
+
+def tidy(settings: Settings) -> None:
+    """Remove the folders of versions that are not kept any more."""
+    with db.transaction() as tx:
+        kept = db.rows(tx, "SELECT name, version, sha256 FROM plugin_versions WHERE wheel IS NOT NULL")
+    unpacking.forget(settings.home, {unpacking.folder_name(*line) for line in kept})
+
+
+def _allowed(settings: Settings) -> bool:
+    return settings.web_install != PluginInstall.OFF and not settings.safe_mode
+
+
+def _ready(versions: Iterable[Version], settings: Settings) -> tuple[list[Installed], tuple[PluginProblem, ...]]:
+    """Those versions that can be loaded here, unpacked; and why the others cannot."""
+    ready: list[Installed] = []
+    problems: list[PluginProblem] = []
+    for version in versions:
+        try:
+            ready.append(_unpacked(version, settings))
+        except BatchdeskError as error:
+            source = f"{version.name} {version.version}"
+            words = f"Plugin '{version.name}' ({source}) is left out. {error}"
+            problems.append(PluginProblem(version.name, source, words, "", version.id))
+    return ready, tuple(problems)
+
+
+def _unpacked(version: Version, settings: Settings) -> Installed:
+    """:raises PluginError: it cannot be used on this machine, which lacks what it needs, or has no room."""
+    about = About(**{field: version.about[field] for field in About.__slots__})
+    lacking = host.lacks(about)
+    if lacking:
+        raise PluginError(f"This machine lacks what it needs: {'; '.join(lacking)}.")
+
+    def wheel() -> bytes:
+        with db.transaction() as tx:
+            return plugins.wheel_of(tx, version.id)
+
+    folder = unpacking.unpacked(settings.home, version.name, version.version, version.sha256, wheel)
+    points = tuple((name, value) for name, value in about.entry_points)
+    return Installed(version.id, version.name, version.version, folder, points, tuple(about.modules))
+
+
+def _fields(registry: Registry) -> dict[str, Any]:
+    return {field: getattr(registry, field) for field in Registry.__slots__}
