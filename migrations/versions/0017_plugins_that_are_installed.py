@@ -47,6 +47,7 @@ def upgrade() -> None:
         "plugin_set",
         sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("generation", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("changed_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.CheckConstraint("id = 1", name=op.f("ck_plugin_set_one")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_plugin_set")),
     )

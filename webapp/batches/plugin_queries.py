@@ -141,8 +141,12 @@ def _why(tx: Connection, run_id: int | None) -> str | None:
 class Agreement(NamedTuple):
     """Whether the processes have the set of plugins as it is now.
 
-    :param processes: name, role, seen_at, generation and plugin_problems (each with plugin, source, error, traceback)
-        of those of web and workers that were seen lately. The clock loads no plugin.
+    A web process that nobody has asked for a page since the last change is no exception: it takes the set up before it
+    answers the next.
+
+    :param processes: name, role, seen_at, generation, plugin_problems (each with plugin, source, error, traceback)
+        and asleep (a web process that was not asked for a page since the last change) of the web and worker processes
+        that were seen lately. The clock loads no plugin.
     """
 
     generation: int
@@ -151,7 +155,7 @@ class Agreement(NamedTuple):
     @property
     def behind(self) -> list[str]:
         """The processes that have not taken up the present set yet."""
-        return [one.name for one in self.processes if one.generation != self.generation]
+        return [one.name for one in self.processes if one.generation != self.generation and not one.asleep]
 
     @property
     def troubled(self) -> list[str]:
@@ -169,7 +173,8 @@ def agreement(tx: Connection) -> Agreement:
         plugins.generation(tx),
         db.rows(
             tx,
-            "SELECT name, role, seen_at, generation, plugin_problems FROM processes WHERE role <> 'clock' "
+            "SELECT name, role, seen_at, generation, plugin_problems, role = 'web' AND seen_at < "
+            "coalesce((SELECT changed_at FROM plugin_set), seen_at) AS asleep FROM processes WHERE role <> 'clock' "
             "AND seen_at > now() - make_interval(secs => :within) ORDER BY role, name",
             within=SEEN_WITHIN,
         ),

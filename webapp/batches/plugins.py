@@ -68,6 +68,7 @@ class PluginSet(Base):
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     generation: Mapped[int] = mapped_column(server_default="0")
+    changed_at: Mapped[datetime] = moment(now=True)
 
 
 class PluginInstall(Base):
@@ -246,7 +247,7 @@ def _lock(tx: Connection) -> None:
 
 
 def _changed(tx: Connection, name: str, actor: str, words: str) -> None:
-    db.run(tx, "UPDATE plugin_set SET generation = generation + 1 WHERE id = 1")
+    db.run(tx, "UPDATE plugin_set SET generation = generation + 1, changed_at = now() WHERE id = 1")
     note(tx, run_id=None, target=(TARGET, name), actor=actor, reason=words, kind="wish")
     clear(tx)
 

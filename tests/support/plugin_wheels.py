@@ -1,0 +1,90 @@
+"""Plugins as packages outside the repository: wheels made of a source, as a builder would."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+# A task that says which version of it has made the output.
+SOURCE = """
+from webapp.hooks import ModelSettings, Task, hookimpl
+
+class Stamp(Task[ModelSettings]):
+    name = "stamp"
+    version = "{version}"
+    Settings = ModelSettings
+
+    def shared_params(self, settings):
+        return settings.base_params()
+
+    def request_params(self, subject, settings):
+        return {{"messages": [{{"role": "user", "content": subject.require_text()}}]}}
+
+    def process(self, subject, message, settings):
+        return {{"version": "{version}", "words": len(message.text.split())}}
+
+@hookimpl
+def register_tasks():
+    return [Stamp()]
+"""
+NAME = "batchdesk-stamp"
+
+
+def wheel(
+    version: str = "1.0",
+    source: str = SOURCE,
+    *,
+    name: str = NAME,
+    module: str = "stamping",
+    requires: Sequence[str] = (),
+    metadata: Sequence[str] = (),
+    entry_points: str | None = None,
+    files: Mapping[str, str | bytes] | None = None,
+    record: str | None = None,
+    pure: str = "true",
+) -> bytes:
+    """The bytes of a wheel.
+
+    :param source: of its one module; ``{version}`` is filled in.
+    :param files: others, by path.
+    :param record: the list of its files, where it is not to be true.
+    """
+    info = f"{name.replace('-', '_')}-{version}.dist-info"
+    points = f"[batchdesk.plugins]\n{module} = {module}\n" if entry_points is None else entry_points
+    headers = [f"Name: {name}", f"Version: {version}", "Summary: Stamps each record.", *metadata]
+    headers += [f"Requires-Dist: {one}" for one in requires]
+    held: dict[str, bytes] = {
+        f"{module}.py": (source.format(version=version) if "{version}" in source else source).encode(),
+        f"{info}/METADATA": "\n".join(["Metadata-Version: 2.1", *headers, "", "Words.\n"]).encode(),
+        f"{info}/WHEEL": f"Wheel-Version: 1.0\nRoot-Is-Purelib: {pure}\nTag: py3-none-any\n".encode(),
+        f"{info}/entry_points.txt": points.encode(),
+    }
+    for path, content in (files or {}).items():
+        held[path] = content if isinstance(content, bytes) else content.encode()
+    lines = [f"{path},sha256={_digest(content)},{len(content)}" for path, content in held.items()]
+    held[f"{info}/RECORD"] = ("\n".join([*lines, f"{info}/RECORD,,"]) if record is None else record).encode()
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path, content in held.items():
+            archive.writestr(zipfile.ZipInfo(path), content)
+    return stream.getvalue()
+
+
+def file_name(version: str = "1.0", name: str = NAME) -> str:
+    return f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
+
+
+def write(folder: Path, content: bytes, version: str = "1.0", name: str = NAME) -> Path:
+    """A wheel as a file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / file_name(version, name)
+    path.write_bytes(content)
+    return path
+
+
+def _digest(content: bytes) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
