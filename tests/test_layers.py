@@ -35,7 +35,7 @@ FLOORS: list[set[str]] = [
     {"webapp.cli", "webapp.api"},
     {"webapp.admin"},
     {"webapp.wishes", "webapp.plugin_wishes"},
-    {"webapp.jobs", "webapp.workers"},
+    {"webapp.jobs", "webapp.workers", "webapp.hearts"},
     {"webapp.services"},
     {"webapp.batches", "webapp.money"},
     {"webapp.gateway", "webapp.hooks", "webapp.packages"},

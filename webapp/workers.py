@@ -7,7 +7,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -25,31 +24,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from webapp import db
 from webapp.batches import leaving
+from webapp.batches.desk import Desk
+from webapp.hearts import Heart, PluginHeart
 from webapp.jobs import ENDED, QUEUE, database_away, nudge, queue_away, queue_trouble
 
 log = logging.getLogger("batchdesk")
 
 TICK = 1.0
-HEARTBEAT_SECONDS = 10.0
-FORGET_PROCESSES = "1 day"
-
-
-class Heart:
-    """Says every ten seconds that this process lives."""
-
-    def __init__(self, role: str) -> None:
-        self.role = role
-        self.name = f"{role} {socket.gethostname()} {os.getpid()}"
-        self._last: float | None = None
-
-    def beat(self) -> None:
-        now = time.monotonic()
-        if self._last is None or now - self._last > HEARTBEAT_SECONDS:
-            self._last = now
-            beat(self.name, self.role)
-
-    def stop(self) -> None:
-        forget(self.name)
+IDLE_SECONDS = 2  # after which a worker without a job looks up: at the queue, and at whether the set of plugins changed
 
 
 class HardTimeout(UnixSignalDeathPenalty):
@@ -74,6 +56,10 @@ class DeskWorker(Worker):
     death_penalty_class = HardTimeout
     heart: Heart
     lost: RedisError | None = None
+
+    @property
+    def dequeue_timeout(self) -> int:
+        return IDLE_SECONDS
 
     def setup_work_horse_signals(self) -> None:
         super().setup_work_horse_signals()
@@ -157,8 +143,10 @@ def _die_with_parent() -> None:
 
 def work(connection: Redis) -> None:
     """Be a worker until SIGTERM: one queue, no RQ scheduler, JSON jobs. A queue that is away is waited for."""
-    _ = current_app.extensions["batchdesk"].gateway  # loaded once here, not in every forked job
-    heart = Heart("worker")
+    desk: Desk = current_app.extensions["batchdesk"]
+    _ = desk.gateway  # loaded once here, not in every forked job
+    desk.careful = False  # its heart is, for all of them; no plugin is loaded in this process
+    heart = PluginHeart("worker", desk)
     try:
         while not leaving.asked():
             heart.beat()
@@ -213,30 +201,3 @@ def clock() -> None:
             database_away.away(db.trouble(error) or str(error))
         over.wait(TICK)
     heart.stop()
-
-
-def beat(name: str, role: str) -> None:
-    """Write a heartbeat row."""
-    try:
-        with db.transaction() as tx:
-            db.run(
-                tx,
-                "INSERT INTO processes (name, role) VALUES (:name, :role) "
-                "ON CONFLICT (name) DO UPDATE SET seen_at = now()",
-                name=name,
-                role=role,
-            )
-            db.run(tx, f"DELETE FROM processes WHERE seen_at < now() - interval '{FORGET_PROCESSES}'")  # noqa: S608
-    except SQLAlchemyError as error:
-        database_away.away(db.trouble(error) or str(error))
-    else:
-        database_away.back()
-
-
-def forget(name: str) -> None:
-    """Take a heartbeat row away, at an orderly end."""
-    try:
-        with db.transaction() as tx:
-            db.run(tx, "DELETE FROM processes WHERE name = :name", name=name)
-    except SQLAlchemyError:
-        log.warning("The heartbeat of %s could not be taken away.", name)

@@ -14,7 +14,19 @@ def init_app(app: Flask) -> None:
     """Put sign-in, the checks before each request, the error pages and all pages into the application."""
     from flask_wtf.csrf import CSRFProtect
 
-    from webapp.admin import access, charts, errorpages, formats, frame, headers, health, live, people, uploads
+    from webapp.admin import (
+        access,
+        charts,
+        errorpages,
+        formats,
+        frame,
+        headers,
+        health,
+        live,
+        people,
+        takingup,
+        uploads,
+    )
 
     app.config.update(
         MAX_CONTENT_LENGTH=MOST_POSTED,
@@ -28,6 +40,7 @@ def init_app(app: Flask) -> None:
     CSRFProtect(app)
     people.init_app(app)
     headers.init_app(app)
+    takingup.init_app(app)
     errorpages.init_app(app)
     formats.init_app(app)
     app.register_blueprint(charts.blueprint)

@@ -39,11 +39,12 @@ def let_go(desk: Desk, lease: Lease) -> bool:
 
     May be repeated: a run that was let go, or has a batch already, is.
     """
+    registry = desk.registry
     with db.transaction() as tx:
         if _gone(tx, lease.target_id):
             return True
-        lost = _lost(tx, desk.registry)
-        questions = [_question(tx, desk.registry, check) for check in desk.registry.checks]
+        lost = _lost(tx, registry)
+        questions = [_question(tx, registry, check) for check in registry.checks]
         facts = run_facts(tx, lease.target_id)
     refusals = [*lost, *_refusals(questions, facts)]
     with db.transaction() as tx:

@@ -34,6 +34,8 @@ class Desk:
     settings: Settings
     loader: Loader
     open_gateway: Callable[[], Gateway] = field(repr=False)
+    #: whether plugins that are new here are loaded in a process of their own first; not in jobs, whose worker did
+    careful: bool = True
     _present: Present | None = field(default=None, init=False, repr=False)
     _given: Registry | None = field(default=None, init=False, repr=False)
     _loading: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
@@ -53,7 +55,7 @@ class Desk:
         if self._present is None:
             with self._loading:
                 if self._present is None:
-                    self._present = pluginset.load(self.loader, self.settings)
+                    self._present = pluginset.load(self.loader, self.settings, prove=self.careful)
         return self._present
 
     def taken_up(self) -> int | None:
@@ -63,7 +65,7 @@ class Desk:
     def take_up(self) -> Present:
         """Load the set as it is now. Who has a registry already goes on with it."""
         with self._loading:
-            self._present = pluginset.load(self.loader, self.settings)
+            self._present = pluginset.load(self.loader, self.settings, prove=self.careful)
             return self._present
 
     def task_of(self, run: Any) -> tuple[Task[Any], BaseModel]:

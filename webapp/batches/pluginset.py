@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from webapp import db
 from webapp.batches import plugins
+from webapp.batches.bounded import Broke, bounded
 from webapp.batches.plugins import Version
 from webapp.errors import BatchdeskError, NotFound, PluginError
 from webapp.hooks import PluginProblem, Registry
@@ -19,6 +20,8 @@ from webapp.hooks.loading import Installed, Loader
 from webapp.packages import host, unpacking
 from webapp.packages.wheels import About
 from webapp.settings import PluginInstall, Settings
+
+TRACE = 4_000  # characters of a traceback that the row of a process holds
 
 
 class Present(NamedTuple):
@@ -28,17 +31,75 @@ class Present(NamedTuple):
     registry: Registry
 
 
-def load(loader: Loader, settings: Settings) -> Present:
-    """Load what is there now for new work: what does not change since the last time stays as it is."""
+class Wanted(NamedTuple):
+    """What is to be loaded for new work, as of a generation of the set; `problems`: what cannot be, on this machine."""
+
+    generation: int
+    installed: list[Installed]
+    without: set[str]
+    problems: tuple[PluginProblem, ...]
+
+
+def load(loader: Loader, settings: Settings, *, prove: bool = True) -> Present:
+    """Load what is there now for new work: what does not change since the last time stays as it is.
+
+    :param prove: load what is new in a process of its own first, so that what ends or holds up its process is left out.
+    """
+    wanted = _wanted(settings)
+    if prove:
+        _prove(loader, wanted)
+    registry = loader.load(wanted.installed, without=wanted.without)
+    if wanted.problems:
+        registry = Registry(**_fields(registry) | {"problems": (*registry.problems, *wanted.problems)})
+    return Present(wanted.generation, registry)
+
+
+class Seen(NamedTuple):
+    """What loading the plugins would come to."""
+
+    generation: int
+    problems: list[dict[str, Any]]  # of `PluginProblem`
+
+
+def look_over(loader: Loader, settings: Settings) -> Seen:
+    """See what loading the plugins comes to here, in processes of their own; nothing is loaded in this one, whose forks
+    leave out what ended or held up its process.
+    """
+    wanted = _wanted(settings)
+    _prove(loader, wanted)
+
+    def work(_: None) -> list[dict[str, Any]]:
+        return told((*loader.load(wanted.installed, without=wanted.without).problems, *wanted.problems))
+
+    ((_, found),) = bounded([None], work)
+    if isinstance(found, Broke):
+        words = f"The plugins together, each sound alone, {found.words} when they were loaded."
+        found = told([PluginProblem("all", "all plugins", words, "")])
+    return Seen(wanted.generation, found)
+
+
+def told(problems: Iterable[PluginProblem]) -> list[dict[str, Any]]:
+    """Problems as the row of a process holds them."""
+    return [
+        {"plugin": one.plugin, "source": one.source, "error": one.error, "traceback": one.traceback[-TRACE:]}
+        for one in problems
+    ]
+
+
+def _wanted(settings: Settings) -> Wanted:
     with db.transaction() as tx:
         generation = plugins.generation(tx)
         versions = plugins.in_use(tx) if _allowed(settings) else []
         without = plugins.disabled(tx)
     ready, problems = _ready(versions, settings)
-    registry = loader.load(ready, without=without)
-    if problems:
-        registry = Registry(**_fields(registry) | {"problems": (*registry.problems, *problems)})
-    return Present(generation, registry)
+    return Wanted(generation, ready, without, problems)
+
+
+def _prove(loader: Loader, wanted: Wanted) -> None:
+    """Leave out what ends its process, or keeps it for too long."""
+    for candidate, answer in bounded(loader.unproved(wanted.installed, without=wanted.without), loader.prove):
+        if isinstance(answer, Broke):
+            loader.leave_out(candidate, f"It {answer.words} when it was loaded. Mend it or remove it.")
 
 
 def of_run(loader: Loader, settings: Settings, task: str, version_id: int | None) -> Registry:
@@ -126,8 +187,9 @@ def _ready(versions: Iterable[Version], settings: Settings) -> tuple[list[Instal
             ready.append(_unpacked(version, settings))
         except BatchdeskError as error:
             source = f"{version.name} {version.version}"
-            words = f"Plugin '{version.name}' ({source}) is left out. {error}"
-            problems.append(PluginProblem(version.name, source, words, "", version.id))
+            for name, _ in version.about["entry_points"]:
+                words = f"Plugin '{name}' ({source}) is left out. {error}"
+                problems.append(PluginProblem(name, source, words, "", version.id))
     return ready, tuple(problems)
 
 

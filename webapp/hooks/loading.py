@@ -48,7 +48,9 @@ class Installed:
 
 
 @dataclass(frozen=True, slots=True)
-class _Candidate:
+class Candidate:
+    """A plugin that was found and is not loaded yet."""
+
     name: str
     source: str
     version: str
@@ -126,11 +128,31 @@ class Loader:
         with self._lock:
             return self._registry([] if self.safe_mode else self._candidates_of(one), [])
 
+    def unproved(self, installed: Iterable[Installed] = (), *, without: Collection[str] = ()) -> list[Candidate]:
+        """Those of `load` that were not loaded here before, but for the shipped ones: they may do anything."""
+        with self._lock:
+            found = [] if self.safe_mode else [
+                one for one in self._candidates([], self._entry_points)
+                if one.name not in without and not (one.name in SHIPPED and one.source.startswith(str(self.folder)))
+            ]  # fmt: skip
+            for version in () if self.safe_mode else installed:
+                found += self._candidates_of(version)
+            return [one for one in found if one.key not in self._kept]
+
+    def prove(self, candidate: Candidate) -> None:
+        """Load a plugin and throw the result away. In a process of its own: what it does to that, it does there."""
+        _guarded_load(candidate)
+
+    def leave_out(self, candidate: Candidate, words: str) -> None:
+        """Do not load a plugin here, for what it does to its process."""
+        text = f"Plugin '{candidate.name}' ({candidate.source}) is left out. {words}"
+        self._kept[candidate.key] = PluginProblem(candidate.name, candidate.source, text, "", candidate.version_id)
+
     def environment(self) -> set[str]:
         """The names of the plugins of the environment, loaded or not."""
         return {one.name for one in self._candidates([], self._entry_points)}
 
-    def _registry(self, candidates: Iterable[_Candidate], problems: list[PluginProblem]) -> Registry:
+    def _registry(self, candidates: Iterable[Candidate], problems: list[PluginProblem]) -> Registry:
         loaded: list[_Loaded] = []
         for candidate in candidates:
             found = self._kept.get(candidate.key)
@@ -152,24 +174,24 @@ class Loader:
             problems=tuple(problems),
         )
 
-    def _candidates(self, problems: list[PluginProblem], packages: bool) -> Iterator[_Candidate]:
+    def _candidates(self, problems: list[PluginProblem], packages: bool) -> Iterator[Candidate]:
         """The plugins of the environment."""
         if not self.folder.is_dir():
             error = f"The plugin folder {self.folder} does not exist, so its plugins are missing."
             problems.append(PluginProblem(self.folder.name, str(self.folder), error, ""))
         files = [path for path in self.folder.glob("*.py") if not path.name.startswith("_")]
         for path in sorted(files, key=lambda path: (path.stem not in SHIPPED, path.name)):
-            yield _Candidate(path.stem, str(path), "", partial(_import_file, path))
+            yield Candidate(path.stem, str(path), "", partial(_import_file, path))
         for entry in metadata.entry_points(group=ENTRY_POINTS) if packages else ():
             if entry.dist is not None and Path(str(entry.dist.locate_file(""))) in self._folders:
                 continue  # of an installed plugin, whose folder can be imported from
             version = entry.dist.version if entry.dist else ""
             source = f"{entry.dist.name} {version}" if entry.dist else entry.value
-            yield _Candidate(entry.name, source, version, entry.load)
+            yield Candidate(entry.name, source, version, entry.load)
 
-    def _candidates_of(self, one: Installed) -> list[_Candidate]:
+    def _candidates_of(self, one: Installed) -> list[Candidate]:
         return [
-            _Candidate(
+            Candidate(
                 name, f"{one.name} {one.version}", one.version, partial(self._import, one, name, value), one.version_id
             )
             for name, value in one.entry_points
@@ -206,7 +228,7 @@ class Loader:
                 del sys.modules[module]
 
 
-def _guarded_load(candidate: _Candidate) -> _Loaded | PluginProblem:
+def _guarded_load(candidate: Candidate) -> _Loaded | PluginProblem:
     try:
         return _load(candidate)
     except KeyboardInterrupt:
@@ -215,7 +237,7 @@ def _guarded_load(candidate: _Candidate) -> _Loaded | PluginProblem:
         return _problem(candidate, error)
 
 
-def _unless_it_clashes(candidate: _Candidate, found: _Loaded, loaded: list[_Loaded]) -> _Loaded | PluginProblem:
+def _unless_it_clashes(candidate: Candidate, found: _Loaded, loaded: list[_Loaded]) -> _Loaded | PluginProblem:
     try:
         _check_clashes(found, loaded)
     except PluginError as error:
@@ -255,7 +277,7 @@ def _import_file(path: Path) -> object:
     return module
 
 
-def _load(candidate: _Candidate) -> _Loaded:
+def _load(candidate: Candidate) -> _Loaded:
     plugin = _guarded("It cannot be imported", candidate.load)
     contract.check_api_version(plugin)
     # One manager a plugin: its hooks are called and its faults found without any other's.
@@ -326,7 +348,7 @@ def _check_clashes(found: _Loaded, loaded: list[_Loaded]) -> None:
                     )
 
 
-def _problem(candidate: _Candidate, error: BaseException) -> PluginProblem:
+def _problem(candidate: Candidate, error: BaseException) -> PluginProblem:
     ours = isinstance(error, PluginError)
     raised = error.__cause__ if ours else error
     trace = "".join(traceback.format_exception(raised)) if raised else ""
