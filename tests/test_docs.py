@@ -13,10 +13,12 @@ from pydantic_core import PydanticUndefined
 
 from webapp.batches.states import (
     BATCH_MOVES,
+    INSTALL_MOVES,
     RUN_MOVES,
     UPLOAD_MOVES,
     BatchState,
     FailureClass,
+    InstallState,
     OutputState,
     RequestState,
     RunState,
@@ -91,6 +93,7 @@ def meanings(states: type[StrEnum]) -> dict[str, str]:
         (RunState, "state of a run"),
         (BatchState, "state of a batch"),
         (UploadState, "state of an upload"),
+        (InstallState, "state of an installation"),
         (RequestState, "state of a request or item"),
         (OutputState, "state of an output"),
     ],
@@ -119,7 +122,8 @@ def drawn(number: int) -> set[tuple[str, str]]:
 def moves(
     table: dict[BatchState, tuple[BatchState, ...]]
     | dict[RunState, tuple[RunState, ...]]
-    | dict[UploadState, tuple[UploadState, ...]],
+    | dict[UploadState, tuple[UploadState, ...]]
+    | dict[InstallState, tuple[InstallState, ...]],
 ) -> set[tuple[str, str]]:
     return {(source.value, target.value) for source, targets in table.items() for target in targets}
 
@@ -134,6 +138,10 @@ def test_the_diagram_of_batches_is_the_table_of_moves() -> None:
 
 def test_the_diagram_of_uploads_is_the_table_of_moves() -> None:
     assert drawn(2) == moves(UPLOAD_MOVES) | {("[*]", "waiting")}
+
+
+def test_the_diagram_of_installations_is_the_table_of_moves() -> None:
+    assert drawn(3) == moves(INSTALL_MOVES) | {("[*]", "fetching")}
 
 
 # -- commands --------------------------------------------------------------------------------------------------

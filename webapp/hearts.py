@@ -74,7 +74,8 @@ class PluginHeart(Heart):
                 changed = plugins.generation(tx) != self.generation
             if changed:
                 seen = pluginset.look_over(self._desk.loader, self._desk.settings)
-                pluginset.tidy(self._desk.settings)
+                with db.transaction() as tx:
+                    pluginset.tidy(tx, self._desk.settings)
                 self.took_up(seen.generation, seen.problems)
         except SQLAlchemyError as error:
             database_away.away(db.trouble(error) or str(error))

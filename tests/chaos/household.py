@@ -38,6 +38,7 @@ SETTINGS = {
     "BATCHDESK_UNKNOWN_GRACE": "3",  # longer than a process is ever silent
     "BATCHDESK_MISSING_WAIT": "1",
     "BATCHDESK_BATCH_MAX_REQUESTS": "12",
+    "BATCHDESK_PLUGIN_INSTALL": "web",
 }
 NUDGED_LONG_AGO = 1.0  # seconds after which a nudge that is in no queue counts as lost
 LONG = 1.0  # seconds of waiting that a round does not wait out
@@ -257,11 +258,11 @@ class Workshop:
         )
         api = Api(self.nursery, folder / "api")
         api.start()
-        given = SETTINGS | dict(settings or {})
+        given = SETTINGS | dict(settings or {}) | {"BATCHDESK_HOME": str(folder / "home")}
         app = create_app(make_settings(services.database_url, services, sandbox_url=api.url, **given))
         environ = {"PATH": os.environ["PATH"], "ANTHROPIC_API_KEY": API_KEY, "ANTHROPIC_BASE_URL": api.url}
         environ |= {"DATABASE_URL": services.database_url, "REDIS_URL": services.redis_url} | given
-        environ |= {"BATCHDESK_SECRET_KEY": "only for tests, and long enough", "BATCHDESK_HOME": str(folder / "home")}
+        environ |= {"BATCHDESK_SECRET_KEY": "only for tests, and long enough"}
         environ |= {ORDERS: str(folder / "orders"), PLANTED: planted}
         household = Household(self.nursery, folder, environ, DeskDriver(app), api)
         try:

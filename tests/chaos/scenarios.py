@@ -6,6 +6,7 @@ the list which rounds and sweeps strike at. A place that no scenario passes fail
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -15,13 +16,14 @@ from typing import Any
 
 from PIL import Image as Picture
 from support.desk import DeskDriver, documents
+from support.plugin_wheels import file_name, wheel
 from support.uploading import Uploads
 
 from chaos.boundaries import Watch, watch
 from chaos.household import PATIENCE, Household, Workshop
 from chaos.orders import LEAVE, STALL, WAIT, WAIT_SECONDS
 from chaos.points import Point
-from webapp import db, wishes
+from webapp import db, plugin_wishes, wishes
 from webapp.batches import leaving
 from webapp.batches.completion import pause_run
 from webapp.batches.naming import new_token
@@ -34,6 +36,7 @@ from webapp.errors import BatchdeskError
 RECORDS = 24
 FEW = 6
 IMAGES = 3
+OWN_MODULE = "chaos_stamping"
 
 # Moments of a run to click at, as queries that find something.
 PLANNED = "SELECT 1 FROM batches WHERE run_id = :run"
@@ -50,6 +53,11 @@ COMPARED = "SELECT 1 FROM uploads WHERE state = 'compared'"
 REPEATED = (
     "SELECT 1 FROM schedules s JOIN runs r ON r.dataset_id = s.dataset_id WHERE r.id = :run AND s.outcome IS NOT NULL"
 )
+LOOKED_INTO = (
+    "SELECT 1 FROM plugin_installs WHERE state = 'waiting' "
+    "AND NOT EXISTS (SELECT 1 FROM plugin_installs WHERE state = 'fetching')"
+)
+INSTALLED = "SELECT 1 FROM plugins WHERE version_id IS NOT NULL"
 PAUSED = "SELECT 1 FROM runs WHERE id = :run AND state = 'paused'"
 
 
@@ -59,6 +67,7 @@ class Scenario:
 
     :param clicks: (when, what): each is done once, as soon as a query finds something.
     :param strike: fault points at which something happens in any case, and what.
+    :param plugin: one is installed, one is installed twice, and one is no use.
     :param uploads: one file becomes a dataset, another refreshes that of the run.
     :param limited: its run is larger than the limit that is set just then.
     :param neighbour: how many requests a batch of somebody else in the workspace has, if there is one.
@@ -72,6 +81,7 @@ class Scenario:
     strike: tuple[tuple[str, str], ...] = ()
     neighbour: int = 0
     uploads: bool = False
+    plugin: bool = False
     limited: bool = False
 
 
@@ -123,6 +133,7 @@ SCENARIOS = (
         strike=(("submit:gateway.create:sent:1", "kill"), ("submit:gateway.create:sending:1", "kill")),
     ),
     Scenario("refused, then cancelled", records=FEW, limited=True, clicks=((PAUSED, "unlimit"), (PAUSED, "cancel"))),
+    Scenario("a plugin comes in", records=FEW, plugin=True, clicks=((LOOKED_INTO, "confirm"), (INSTALLED, "stamp"))),
     Scenario("files come in", records=FEW, uploads=True, clicks=((REFUSED, "skip"), (COMPARED, "refresh"))),
 )
 
@@ -145,11 +156,33 @@ def start(desk: DeskDriver, scenario: Scenario, folder: Path) -> int:
         run_id = desk.start(documents(scenario.records), task=scenario.task)
         if scenario.uploads:
             upload(desk, run_id)
+        if scenario.plugin:
+            want_plugins(f"1.{run_id}")
         return run_id
     folder.mkdir()
     for n in range(scenario.records):
         Picture.new("RGB", (8, 8), (n, n, n)).save(folder / f"{n}.png")
     return desk.start_folder(folder, scenario.task)
+
+
+def want_plugins(version: str) -> None:
+    """Ask for a version of a plugin twice, and for one that is no plugin."""
+    made = wheel(version, module=OWN_MODULE)
+    for content in (made, made, wheel(version, module=OWN_MODULE, entry_points="")):
+        plugin_wishes.ask_plugin_fetch(file_name(version), content=content, actor="chaos")
+
+
+def click_on_plugins(desk: DeskDriver, run_id: int, what: str) -> None:
+    """Confirm what waits, or start a run of the task that was installed, over the dataset of another."""
+    with suppress(BatchdeskError):
+        if what == "confirm":
+            for (install_id,) in desk.rows("SELECT id FROM plugin_installs WHERE state = 'waiting' ORDER BY id"):
+                plugin_wishes.ask_plugin_install(install_id, actor="chaos")
+            return
+        dataset = desk.scalar("SELECT dataset_id FROM runs WHERE id = :id", id=run_id)
+        desk.desk.take_up()
+        wishes.ask_start(dataset, "stamp", {}, over=Over.ALL, actor="chaos", token=new_token())
+        shutil.rmtree(desk.desk.settings.home / "plugins")  # as on another machine, which has it to come
 
 
 def upload(desk: DeskDriver, run_id: int) -> None:
@@ -224,6 +257,8 @@ class Clicks:
             what = self._left.pop(0)[1]
             if what in ("skip", "refresh"):
                 click_on_uploads(self._desk, what)
+            elif what in ("confirm", "stamp"):
+                click_on_plugins(self._desk, self._run, what)
             else:
                 click(self._run, what)
 

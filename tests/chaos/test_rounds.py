@@ -18,7 +18,7 @@ from chaos.scenarios import CALM_API, SCENARIOS, Scenario
 from webapp.batches.steps import StepName
 from webapp.sandbox import SandboxConfig
 
-CALM, _, AGAIN, *_, FILES = SCENARIOS
+CALM, _, AGAIN, *_, PLUGIN, FILES = SCENARIOS
 SEEDS = (6049, 6054)
 
 
@@ -34,7 +34,7 @@ def one_each(points: Iterable[Point]) -> list[Point]:
 def test_a_worker_can_die_in_every_place_of_every_step(workshop: Workshop, points: dict[Point, Scenario]) -> None:
     """I1, I2: a real worker is killed once in each place that a run with retries passes; nothing is lost or doubled."""
     struck = one_each(point for point, scenario in points.items() if scenario in (CALM, AGAIN))
-    assert {point.step for point in struck} == set(StepName) - {StepName.IMPORT}
+    assert {point.step for point in struck} == set(StepName) - {StepName.IMPORT, StepName.INSTALL}
     verdict, left = gauntlet(workshop, AGAIN, struck, runs=5, goes=4)
     assert not verdict.broken, verdict.words
     assert not left, f"nobody came to {left}"
@@ -56,6 +56,22 @@ def test_a_worker_can_die_in_every_place_of_an_import(workshop: Workshop, points
         assert household.desk.rows(of, refreshes=True, revision=2) == [(rounds, rounds, 2, 2)]
         assert household.desk.scalar("SELECT count(*) FROM datasets") == 2 * rounds
     assert rounds >= 8
+
+
+def test_a_worker_can_die_in_every_place_of_an_installation(workshop: Workshop, points: dict[Point, Scenario]) -> None:
+    """What was confirmed is installed once, and refused the second time, wherever the worker dies that is about it."""
+    struck = one_each(point for point in points if point.step == StepName.INSTALL)
+    with workshop.household(clocks=0) as household:
+        for number, point in enumerate(struck, 1):
+            verdict = again(household, Plan(None, PLUGIN, ((point, KILL),)))
+            assert not verdict.broken, verdict.words
+            assert verdict.struck(point), f"nobody came to {point}"
+            states = dict(
+                tuple(one) for one in household.desk.rows("SELECT state, count(*) FROM plugin_installs GROUP BY 1")
+            )
+            assert states == {"installed": number, "refused": 2 * number}
+            assert household.desk.scalar("SELECT count(*) FROM plugin_versions WHERE wheel IS NOT NULL") == number
+    assert len(struck) >= 8
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sqlalchemy import Connection
+
 from webapp import db
 from webapp.batches import plugins
 from webapp.batches.bounded import Broke, bounded
@@ -167,10 +169,9 @@ def folders(settings: Settings) -> set[Path]:
     return set(home.iterdir()) if home.is_dir() else set()
 
 
-def tidy(settings: Settings) -> None:
+def tidy(tx: Connection, settings: Settings) -> None:
     """Remove the folders of versions that are not kept any more."""
-    with db.transaction() as tx:
-        kept = db.rows(tx, "SELECT name, version, sha256 FROM plugin_versions WHERE wheel IS NOT NULL")
+    kept = db.rows(tx, "SELECT name, version, sha256 FROM plugin_versions WHERE wheel IS NOT NULL")
     unpacking.forget(settings.home, {unpacking.folder_name(*line) for line in kept})
 
 

@@ -48,6 +48,11 @@ def opened(*, working: bool) -> Iterator[Flask]:
         yield _open(stack, settings, working)
 
 
+def has_database(settings: Settings) -> bool:
+    """Whether there is a database: one that is given, or an embedded one that was made before."""
+    return settings.database_url is not None or (settings.home / "postgres").is_dir()
+
+
 def through(work: Callable[[], T], *, working: bool) -> T:
     """Do some work in the opened installation and return what it returns.
 

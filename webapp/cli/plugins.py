@@ -9,9 +9,10 @@ from typing import Any
 import click
 
 from webapp import PLUGINS, db, wishes
-from webapp.batches import configuring
+from webapp.batches import configuring, plugin_queries
 from webapp.cli.app import BAD_USAGE, OK
-from webapp.cli.environment import opened
+from webapp.cli.environment import has_database, opened
+from webapp.cli.installing import COMMANDS, agreement_told
 from webapp.cli.starting import OWNER, read_pairs
 from webapp.errors import InputError
 from webapp.hooks import Registry, calls, load_plugins
@@ -21,7 +22,11 @@ from webapp.settings import load
 
 @click.group()
 def plugins() -> None:
-    """Task plugins: list them, check them."""
+    """Task plugins: list, check, install, upgrade, enable, disable and remove them."""
+
+
+for _command in COMMANDS:
+    plugins.add_command(_command)
 
 
 def _registry() -> Registry:
@@ -30,8 +35,38 @@ def _registry() -> Registry:
 
 @plugins.command("list")
 def list_plugins() -> None:
-    """The plugins, their tasks and settings; and those that were left out, with the reason."""
-    registry = _registry()
+    """The plugins, their tasks and settings; those that were left out, with the reason; and of those that are
+    installed the version in use, who installed it, and whether all processes have it.
+    """
+    if not has_database(load()):
+        _list(_registry())
+        return
+    with opened(working=False) as app:
+        registry = app.extensions["batchdesk"].registry
+        with db.transaction() as tx:
+            installed = plugin_queries.installed(tx)
+            disabled = plugin_queries.disabled(tx)
+            now = plugin_queries.agreement(tx)
+        _list(registry)
+        for one in installed:
+            _list_installed(one)
+        for one in disabled:
+            click.echo(f"{one.name} is disabled, by {one.changed_by}, {one.changed_at:%Y-%m-%d %H:%M} UTC")
+        for line in agreement_told(now) if installed or not now.agree else ():
+            click.echo(line)
+
+
+def _list_installed(one: Any) -> None:
+    """A line about an installed plugin."""
+    click.echo(
+        f"{one.name} {one.version} is installed{'' if one.enabled else ', and disabled'}: by {one.changed_by}, "
+        f"{one.changed_at:%Y-%m-%d %H:%M} UTC, from {one.file_name}, sha256 {one.sha256}"
+        + (f"; rollback goes to {one.former}" if one.former else "")
+        + (f"; {one.runs:,} runs that are not over name it" if one.runs else "")
+    )
+
+
+def _list(registry: Registry) -> None:
     for plugin in registry.plugins:
         click.echo(f"{plugin.name} {plugin.version}  ({plugin.source})  hooks: {', '.join(plugin.hooks)}")
         if plugin.settings is not None:

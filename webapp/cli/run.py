@@ -8,12 +8,27 @@ from pathlib import Path
 import click
 
 from webapp import PLUGINS
-from webapp.cli.environment import through
+from webapp.batches.desk import Desk
+from webapp.cli.environment import has_database, opened, through
 from webapp.cli.starting import Wanted, read_pairs, start
 from webapp.cli.waiting import deadline_of, interruptible, patiently, see_out
-from webapp.hooks import load_plugins
+from webapp.hooks import Registry, load_plugins
 from webapp.records.exporting import check_out_path, rejected_path
 from webapp.settings import load
+
+
+def _registry(task: str) -> Registry:
+    """The plugins of the environment; where these have no such task, and there is a database, the installed ones too.
+
+    The task is known before anything is started: what can be refused is refused at once.
+    """
+    settings = load()
+    registry = load_plugins(folder=PLUGINS, safe_mode=settings.safe_mode)
+    if task in registry.tasks or not has_database(settings):
+        return registry
+    with opened(working=False) as app:
+        desk: Desk = app.extensions["batchdesk"]
+        return desk.registry
 
 
 @click.command()
@@ -45,11 +60,12 @@ def run(
 
     Exit status: 0 all succeeded, 3 finished with failures, 4 stopped waiting, 2 bad usage or input.
     """
-    registry = load_plugins(folder=PLUGINS, safe_mode=load().safe_mode)
+    registry = _registry(plugin)
     task, settings = registry.task(plugin), registry.parse_settings(plugin, pairs)
     if out is not None:
         check_out_path(out)
-    wanted = Wanted(task, settings, source, key_field, text_field, rejected_path(out, source) if skip_bad else None)
+    rejected = rejected_path(out, source) if skip_bad else None
+    wanted = Wanted(task, settings, source, key_field, text_field, rejected, registry.version_of(task))
     if dry_run:
         from webapp.cli.dry_run import rehearse
 

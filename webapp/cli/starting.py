@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import click
+from flask import current_app
 from pydantic import BaseModel
 
 from webapp import db
 from webapp.batches import runs
+from webapp.batches.desk import Desk
 from webapp.batches.importing import Sieve, import_records
 from webapp.batches.naming import new_token
 from webapp.cli.app import tell
@@ -88,6 +90,8 @@ def start(wanted: Wanted) -> int:
 
 def _start(wanted: Wanted, sieve: Sieve) -> int:
     """Import and start in one transaction: a fault leaves nothing behind."""
+    desk: Desk = current_app.extensions["batchdesk"]
+    desk.registry.task(wanted.task.name)  # its plugin may be disabled
     records = sieve.records(wanted.records())
     with db.transaction() as tx:
         found = runs.find_run(tx, wanted.token)
