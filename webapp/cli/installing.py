@@ -1,5 +1,5 @@
-"""`batchdesk plugins install`, `upgrade`, `rollback`, `enable`, `disable`, `remove`: which plugins are installed, and in
-which version. What is to be installed is shown first, and nothing of it runs before that was confirmed.
+"""`batchdesk plugins install`, `upgrade`, `rollback`, `enable`, `disable` and `remove`: what is there in which version.
+What is to be installed is shown first, and nothing of it runs before that was confirmed.
 """
 
 from __future__ import annotations
