@@ -60,7 +60,7 @@ def empty(tmp_path: Path) -> Path:
 
 def test_the_shipped_plugins_load_without_a_problem() -> None:
     registry = load_plugins(folder=SHIPPED, entry_points=False)
-    assert sorted(registry.tasks) == ["alt_text", "classify", "summarise"]
+    assert sorted(registry.tasks) == ["alt_text", "classify", "evaluate", "extract", "summarise"]
     assert registry.problems == ()
     assert {hook for plugin in registry.plugins for hook in plugin.hooks} >= {"register_tasks", "check_run"}
 
@@ -122,7 +122,9 @@ def test_safe_mode_imports_nothing(empty: Path) -> None:
 
 def test_an_unknown_task_names_the_closest_and_the_known() -> None:
     registry = load_plugins(folder=SHIPPED, entry_points=False)
-    with pytest.raises(NotFound, match=r"Did you mean 'summarise'\? Known tasks: alt_text, classify, summarise"):
+    with pytest.raises(
+        NotFound, match=r"Did you mean 'summarise'\? Known tasks: alt_text, classify, evaluate, extract, summarise"
+    ):
         registry.task("summarize")
 
 

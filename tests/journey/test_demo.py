@@ -18,7 +18,11 @@ def test_the_demo_runs_real_examples_against_the_sandbox_and_prints_a_table() ->
         head, *runs = done.out.splitlines()
         assert head.split()[:5] == ["run", "task", "requests", "succeeded", "failed"]
         figures = {line.split()[1]: line.split() for line in runs}
-        assert list(figures) == ["classify", "alt_text"]
-        assert int(figures["classify"][2]) > 100 and int(figures["alt_text"][2]) >= 8
+        assert list(figures) == ["classify", "extract", "alt_text"]
+        assert (
+            int(figures["classify"][2]) > 100
+            and figures["classify"][2] == figures["extract"][2]
+            and int(figures["alt_text"][2]) >= 8
+        )
         assert all(one[2] == one[3] and one[4] == "0" and float(one[6]) > 0 for one in figures.values())
         assert not installation.left_running()

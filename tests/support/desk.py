@@ -88,6 +88,10 @@ class DeskDriver:
         assert not [one for one in found if isinstance(one, Problem)]
         return self._start((one for one in found if isinstance(one, Record)), task, settings)
 
+    def start_records(self, records: Iterable[Record], task: str, **settings: str) -> int:
+        """Import records of any kind and start a run over them; its id."""
+        return self._start(records, task, settings)
+
     def _start(self, records: Iterable[Record], task: str, raw: dict[str, str]) -> int:
         registry = self.desk.registry
         chosen = registry.task(task)

@@ -4,9 +4,11 @@ Plugins import from here and nowhere else in Batchdesk; the host's planning, pro
 
 from webapp.errors import InputError, InvalidOutput
 from webapp.hooks.configured import Secret, reveal
+from webapp.hooks.declared import Line, Lines, named_lines
 from webapp.hooks.loading import load_plugins
 from webapp.hooks.moving import OutputRecord, Record, RunFacts, Sink, Source
 from webapp.hooks.payloads import Image, Message, Subject
+from webapp.hooks.prompts import Prompt
 from webapp.hooks.registry import Hooked, PluginInfo, PluginProblem, Registry
 from webapp.hooks.specs import API_VERSION, hookimpl
 from webapp.hooks.task import ModelSettings, Task
@@ -17,11 +19,14 @@ __all__ = [
     "Image",
     "InputError",
     "InvalidOutput",
+    "Line",
+    "Lines",
     "Message",
     "ModelSettings",
     "OutputRecord",
     "PluginInfo",
     "PluginProblem",
+    "Prompt",
     "Record",
     "Registry",
     "RunFacts",
@@ -32,5 +37,6 @@ __all__ = [
     "Task",
     "hookimpl",
     "load_plugins",
+    "named_lines",
     "reveal",
 ]

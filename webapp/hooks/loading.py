@@ -25,7 +25,8 @@ from webapp.hooks import contract, specs
 from webapp.hooks.registry import Hooked, PluginInfo, PluginProblem, Registry
 
 ENTRY_POINTS = "batchdesk.plugins"
-SHIPPED = ("classify", "summarise", "alt_text", "limits")  # load first, so that nobody takes their names
+# They load first, so that nobody takes their names.
+SHIPPED = ("classify", "summarise", "alt_text", "extract", "evaluate", "limits")
 
 _MEND = "Mend it or remove it."
 
