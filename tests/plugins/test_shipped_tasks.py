@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import json
-import sys
 
 import pytest
 from support.shipped import DOCUMENT, IMAGE, REGISTRY, REQUIRED, ROOT, TASKS, output, parts, prompt, schema
@@ -195,14 +193,3 @@ def test_every_setting_has_a_description_and_is_documented_with_its_default(name
         )
         where = general if setting in ModelSettings.model_fields else section
         assert f"| `{setting}` | {default} |" in where, setting
-
-
-@pytest.mark.parametrize("name", TASKS)
-def test_a_shipped_plugin_imports_no_more_than_a_third_party_may(name: str) -> None:
-    tree = ast.parse((ROOT / "plugins" / f"{name}.py").read_text())
-    modules = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    modules |= {one.name for node in ast.walk(tree) if isinstance(node, ast.Import) for one in node.names}
-    assert {name for name in modules if name.partition(".")[0] not in sys.stdlib_module_names} == {
-        "pydantic",
-        "webapp.hooks",
-    }
