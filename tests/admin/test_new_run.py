@@ -92,7 +92,7 @@ def test_a_run_is_started_from_the_first_page_to_the_last(
     page = operator.get("/runs/new")
     assert "docs #1 5 documents" in words(page) and "/runs/new?dataset=1" in page
     page = operator.get("/runs/new?dataset=1")
-    assert "classify, version 1 · takes document" in words(page)
+    assert "classify, version 2 · takes document" in words(page)
     assert "takes image, and these are of kind document" in words(page)
     form = fields(operator.get(NEW))
     assert form["set-model"] and form["set-labels"] == "" and "over" not in form, "nothing was asked before"
