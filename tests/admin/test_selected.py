@@ -208,7 +208,8 @@ def test_a_hostile_cause_stays_text_and_is_found_to_the_letter(
     found = [one for one in links(operator.get(f"/runs/{run_id}/"), "/requests/resubmit") if "class=fix" in one]
     page = operator.get(found[0])
     assert "<script>alert" not in page and f"{of_class(desk, 'fix')} failures" in words(page)
-    assert "0 failures" not in operator.get("/requests/resubmit?" + urlencode({"run": run_id, "cause": cause}))
+    asked = operator.get("/requests/resubmit?" + urlencode({"run": run_id, "cause": cause}))
+    assert not re.search(r"\b0 failures", asked)  # but perhaps 10
 
 
 def test_all_runs_or_batches_that_fit_are_paused_resumed_and_cancelled(

@@ -135,10 +135,10 @@ def test_the_options_of_the_contract_are_there(bare: CommandLine) -> None:
 def test_plugins_are_listed_and_checked(bare: CommandLine) -> None:
     listed = bare("plugins", "list")
     assert (listed.status, listed.err) == (0, "")
-    assert all(f"  {task}:" in listed.out for task in ("classify", "summarise", "alt_text"))
+    assert all(f"  {task}:" in listed.out for task in ("classify", "summarise", "alt_text", "extract", "evaluate"))
     assert "labels (needed)" in listed.out
     checked = bare("plugins", "check")
-    assert checked.status == 0 and checked.out.count(": ok") == 3
+    assert checked.status == 0 and checked.out.count(": ok") == 5
     assert bare("plugins", "check", "classify").out.splitlines() == [checked.out.splitlines()[1]]
     safe = bare("plugins", "list", BATCHDESK_SAFE_MODE="1")
     assert (safe.status, safe.out) == (0, "") and "Safe mode is on" in safe.err
