@@ -24,6 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from webapp import db
 from webapp.batches import (
+    delivering,
     ingestion,
     installing,
     intake,
@@ -56,8 +57,8 @@ TELL_SECONDS = 60.0
 LEAVE_SECONDS = 5.0  # after SIGTERM, for the step to come to a point where it can stop
 ENDED = 70  # status of a job's process that has ended itself
 
-# Seconds after which a job's process is ended: `process` runs code of plugins, the others wait for the API.
-TIMEOUTS = dict.fromkeys(StepName, 3600) | {StepName.PROCESS: 120}
+# Seconds after which a job's process is ended: two run code of plugins, the others wait for the API.
+TIMEOUTS = dict.fromkeys(StepName, 3600) | {StepName.PROCESS: 120, StepName.DELIVER: 600}
 
 RUN: dict[StepName, Callable[[Desk, Lease], float | None]] = {
     StepName.IMPORT: intake.import_upload,
@@ -70,6 +71,7 @@ RUN: dict[StepName, Callable[[Desk, Lease], float | None]] = {
     StepName.LOOK: strays.look,
     StepName.REPEAT: schedules.repeat,
     StepName.INSTALL: installing.install,
+    StepName.DELIVER: delivering.deliver,
 }
 
 

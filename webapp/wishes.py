@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from webapp import db
 from webapp.batches import (
     configuring,
+    destinations,
     holding,
     plugins,
     rebuilding,
@@ -35,12 +36,20 @@ from webapp.settings import Settings
 
 
 def ask_start(
-    dataset_id: int, task_name: str, settings: Mapping[str, Any], *, over: Over, actor: str, token: str
+    dataset_id: int,
+    task_name: str,
+    settings: Mapping[str, Any],
+    *,
+    over: Over,
+    actor: str,
+    token: str,
+    to: Sequence[str] = (),
 ) -> int:
     """Start a run over subjects of a dataset; its id. May be repeated: one run for each token.
 
     :param settings: as people write them or as they are stored.
-    :raises InputError: the task cannot run with these settings, or over such subjects.
+    :param to: the names of the destinations that its outputs go to.
+    :raises InputError: the task cannot run with these settings, or over such subjects, or there is no such destination.
     :raises Refused: there is no such subject.
     """
     desk: Desk = current_app.extensions["batchdesk"]
@@ -61,6 +70,7 @@ def ask_start(
                 token=token,
                 over=over,
                 plugin_version_id=registry.version_of(task),
+                destination_ids=destinations.check(tx, to),
             )
     nudge()
     return run_id

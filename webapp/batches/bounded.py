@@ -1,5 +1,6 @@
 """Runs plugin code over rows in a process of its own, bounded in time and memory, and says which row broke the bounds.
-Planning and processing call it; whatever a plugin does to that process, the worker and the other rows go on.
+Planning, processing and delivering call it; whatever a plugin does to that process, the worker and the other rows go
+on.
 
 The process is forked from the worker, so it has all that the worker has loaded, and is thrown away with whatever the
 plugin left in it. It touches no connection of the worker's and ends without tidying up. On Linux it dies with its
@@ -48,16 +49,26 @@ class Broke:
     certain: bool = False
 
 
-def bounded(rows: Sequence[Row], work: Callable[[Row], Any]) -> Iterator[tuple[Row, Any]]:
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How long the work on one row may take: seconds of processor time, and in all."""
+
+    cpu: int
+    wall: float
+
+
+def bounded(rows: Sequence[Row], work: Callable[[Row], Any], bounds: Bounds | None = None) -> Iterator[tuple[Row, Any]]:
     """Each row with what `work` makes of it, or with how it `Broke`, in order.
 
     :param work: gets one row; what it returns must be what JSON can hold (tuples come back as lists). It runs in
         another process: whatever else it does is lost.
+    :param bounds: None: those for a record.
     :raises RuntimeError: `work` itself raised, which is a fault of ours and not of a row.
     """
+    bounds = bounds or Bounds(CPU_SECONDS, WALL_SECONDS)
     done, tries = 0, 0
     while done < len(rows):
-        child = _Child(rows, done, work)
+        child = _Child(rows, done, work, bounds)
         try:
             for value in child.values():
                 yield rows[done], value
@@ -75,7 +86,7 @@ def bounded(rows: Sequence[Row], work: Callable[[Row], Any]) -> Iterator[tuple[R
 class _Child:
     """The process, as the worker sees it."""
 
-    def __init__(self, rows: Sequence[Row], first: int, work: Callable[[Row], Any]) -> None:
+    def __init__(self, rows: Sequence[Row], first: int, work: Callable[[Row], Any], bounds: Bounds) -> None:
         reading, writing = os.pipe()
         if sys.platform == "linux":
             with suppress(OSError):  # a smaller one works too
@@ -87,8 +98,9 @@ class _Child:
             self._pid = os.fork()
         if self._pid == 0:
             os.close(reading)
-            _be_child(rows, first, work, writing, parent)
+            _be_child(rows, first, work, writing, parent, bounds)
         os.close(writing)
+        self._bounds = bounds
         self._pipe = reading
         self._status: int | None = None
         self._told: Broke | None = None
@@ -96,12 +108,12 @@ class _Child:
     def values(self) -> Iterator[Any]:
         """What the child sends, until it ends or breaks the bounds."""
         text = bytearray()
-        deadline = time.monotonic() + WALL_SECONDS
+        deadline = time.monotonic() + self._bounds.wall
         waiting = select.poll()
         waiting.register(self._pipe, select.POLLIN)
         while True:
             if not waiting.poll(max(0.0, deadline - time.monotonic()) * 1000):
-                self._told = Broke(f"did not come back within {WALL_SECONDS:g} seconds", certain=True)
+                self._told = Broke(f"did not come back within {self._bounds.wall:g} seconds", certain=True)
                 return
             part = os.read(self._pipe, PIPE_BYTES)
             if not part:
@@ -120,7 +132,7 @@ class _Child:
                 else:
                     raise RuntimeError(f"The process that runs plugin code failed: {value}")
             # Whoever takes the values may have been busy with them meanwhile.
-            deadline = time.monotonic() + WALL_SECONDS
+            deadline = time.monotonic() + self._bounds.wall
 
     def end(self) -> None:
         """Make sure that the process is gone."""
@@ -135,7 +147,7 @@ class _Child:
             return self._told
         code = os.waitstatus_to_exitcode(self._status or 0)
         if code == -signal.SIGXCPU:
-            return Broke(f"took more than {CPU_SECONDS} seconds of processor time", certain=True)
+            return Broke(f"took more than {self._bounds.cpu} seconds of processor time", certain=True)
         how = f"exit status {code}" if code >= 0 else _signal(-code)
         return Broke(f"ended its process {TRIES} times ({how})")
 
@@ -147,13 +159,15 @@ def _signal(number: int) -> str:
         return f"signal {number}"
 
 
-def _be_child(rows: Sequence[Row], first: int, work: Callable[[Row], Any], pipe: int, parent: int) -> NoReturn:
+def _be_child(
+    rows: Sequence[Row], first: int, work: Callable[[Row], Any], pipe: int, parent: int, bounds: Bounds
+) -> NoReturn:
     """Work on the rows and end; nothing of the worker's own is tidied up, flushed or closed."""
     reserve = bytearray(RESERVE_BYTES)
     try:
         _limit(parent)
         for at in range(first, len(rows)):
-            _allow(CPU_SECONDS)
+            _allow(bounds.cpu)
             _send(pipe, "value", work(rows[at]))
     except MemoryError:
         del reserve

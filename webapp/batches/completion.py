@@ -7,6 +7,7 @@ from __future__ import annotations
 from sqlalchemy import Connection
 
 from webapp import db
+from webapp.batches import deliveries
 from webapp.batches.outcomes import settle_pending
 from webapp.batches.states import (
     OPEN_BATCH_STATES,
@@ -105,7 +106,8 @@ def retry_delay(settings: Settings, attempt: int) -> float:
 
 
 def finish_if_over(tx: Connection, run_id: int, *, resubmitting: bool = True, processable: bool = True) -> None:
-    """Finish a run when nothing of it is on its way, waits for its processor, or will go again by itself.
+    """Finish a run when nothing of it is on its way, waits for its processor, or will go again by itself. What is to be
+    delivered of it is due from then on.
 
     :param resubmitting: False for the resubmit step itself, whose own row does not keep the run open.
     :param processable: False when the run's task is not there: a cancelled run does not wait for it.
@@ -140,3 +142,4 @@ def finish_if_over(tx: Connection, run_id: int, *, resubmitting: bool = True, pr
     )
     if left.pending == 0 and (left.waiting == 0 or (run.cancel and not processable)):
         move_run(tx, run_id, RunState.CANCELLED if run.cancel else RunState.FINISHED, actor="worker")
+        deliveries.make(tx, run_id)

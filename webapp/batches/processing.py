@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from sqlalchemy import Connection
 
 from webapp import db
-from webapp.batches import leaving, reprocessing
+from webapp.batches import deliveries, leaving, reprocessing
 from webapp.batches.ahead import ahead
 from webapp.batches.books import note
 from webapp.batches.bounded import Broke, bounded
@@ -139,6 +139,7 @@ def _store(lease: Lease, run_id: int, processor: Processor, outputs: Sequence[Ma
             what = "1 answer was" if again == 1 else f"{again:,} answers were"
             words = f"{what} processed again, with version {processor.task.version} of the task."
             note(tx, run_id=run_id, batch_id=lease.target_id, actor="process", reason=words)
+        deliveries.renew(tx, run_id)
 
 
 def _write(tx: Connection, batch_id: int, outputs: Sequence[Made], processor: Processor) -> None:

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from sqlalchemy import Connection
 
 from webapp import db
-from webapp.batches import plugins, selecting
+from webapp.batches import destinations, plugins, selecting
 from webapp.batches.books import note
 from webapp.batches.completion import GOES_AGAIN
 from webapp.batches.selecting import Meant
@@ -144,6 +144,7 @@ def rebuild_run(
     if not count:
         raise Refused(f"Nothing was rebuilt: run {run_id} has no subject that failed so.")
     db.run(tx, "UPDATE runs SET subjects = :count WHERE id = :id", count=count, id=child_id)
+    destinations.name_for(tx, child_id, (one.id for one in destinations.of_run(tx, run_id)))
     what = "all" if classes is None else ", ".join(failure.value for failure in classes)
     what += f"; {meant.told()}" if meant is not None and meant.told() else ""
     note(tx, run_id=run_id, actor=owner, reason=f"{count:,} subjects ({what}) are built anew by run {child_id}.",

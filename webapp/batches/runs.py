@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from sqlalchemy import Connection
 
 from webapp import db
-from webapp.batches import plugins, resubmissions
+from webapp.batches import destinations, plugins, resubmissions
 from webapp.batches.books import note
 from webapp.batches.completion import RESULTS_DAYS, finish_if_over, pause_run
 from webapp.batches.naming import new_token
@@ -81,6 +81,7 @@ def start_run(
     over: Over = Over.ALL,
     schedule_id: int | None = None,
     plugin_version_id: int | None = None,
+    destination_ids: Sequence[int] = (),
 ) -> int:
     """Make a run over subjects of a dataset, with a frozen copy of its settings; its id. Planning is due.
 
@@ -88,6 +89,7 @@ def start_run(
     :param over: all subjects of the present revision, or those without an output as new as the settings.
     :param schedule_id: which asks for it.
     :param plugin_version_id: the installed version that brings the task (`Registry.version_of`); the run keeps to it.
+    :param destination_ids: where its outputs go.
     :raises Refused: there is no such subject, or the plugin was removed or disabled meanwhile.
     """
     plugins.hold_version(tx, plugin_version_id)
@@ -118,6 +120,7 @@ def start_run(
         db.run(tx, "UPDATE runs SET subjects = :count WHERE id = :id", count=subjects, id=run.id)
     if not subjects:
         raise Refused("Nothing was started: there is no subject to ask about." if over == Over.ALL else NOTHING_STALE)
+    destinations.name_for(tx, run.id, destination_ids)
     note(tx, run_id=run.id, schedule_id=schedule_id, actor=owner, reason=f"Run of {task.name} started{words}.",
          kind="wish")  # fmt: skip
     due(tx, StepName.PLAN, run.id)

@@ -18,7 +18,7 @@ from sqlalchemy import JSON, CheckConstraint, Connection, ForeignKey
 from sqlalchemy.orm import Mapped, mapped_column
 
 from webapp import db
-from webapp.batches import runs
+from webapp.batches import destinations, runs
 from webapp.batches.books import note
 from webapp.batches.desk import Desk
 from webapp.batches.models import big_id, moment
@@ -65,12 +65,14 @@ class Wanted:
     """A schedule as people want it.
 
     :param cron: five fields, read in the time of `zone`, the name of a time zone.
+    :param to: the names of the destinations that the outputs of its runs go to.
     """
 
     name: str
     over: Over
     cron: str
     zone: str
+    to: tuple[str, ...] = ()
 
 
 def create(
@@ -99,6 +101,7 @@ def create(
         token=token,
         owner=owner,
     )
+    destinations.name_for_schedule(tx, schedule_id, destinations.check(tx, wanted.to))
     note(tx, run_id=None, schedule_id=schedule_id, actor=owner, reason="Schedule made.", kind="wish")
     _wake(tx, schedule_id)
     return schedule_id
@@ -124,6 +127,8 @@ def edit(tx: Connection, schedule_id: int, settings: BaseModel, wanted: Wanted, 
         next=_next(tx, wanted.cron, wanted.zone),
         problem=problem,
     )
+    kept = {one.name for one in destinations.of_schedule(tx, schedule_id)}
+    destinations.name_for_schedule(tx, schedule_id, destinations.check(tx, wanted.to, kept=kept))
     note(tx, run_id=None, schedule_id=schedule_id, actor=actor, reason="Schedule changed.", kind="wish")
     if found.enabled:
         _wake(tx, schedule_id)
@@ -156,6 +161,7 @@ def resume(tx: Connection, schedule_id: int, *, actor: str) -> None:
 def delete(tx: Connection, schedule_id: int, *, actor: str) -> None:
     """Take a schedule away. Its runs and their outputs stay."""
     found = find(tx, schedule_id, lock=True)
+    destinations.name_for_schedule(tx, schedule_id, ())
     db.run(tx, "DELETE FROM schedules WHERE id = :id", id=schedule_id)
     note(tx, run_id=None, schedule_id=schedule_id, actor=actor, reason=f"Schedule “{found.name}” deleted.", kind="wish")
     due(tx, StepName.REPEAT, schedule_id)  # which ends with it
@@ -279,6 +285,7 @@ def _make(tx: Connection, schedule: Any, wanted: _Task) -> None:
                 token=_token(schedule),
                 over=Over(schedule.over),
                 schedule_id=schedule.id,
+                destination_ids=[one.id for one in destinations.of_schedule(tx, schedule.id)],
             )
     except Refused:
         _tell(tx, schedule.id, "Skipped: nothing is new or changed." if schedule.over == Over.STALE else

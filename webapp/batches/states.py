@@ -1,5 +1,6 @@
-"""The states of runs, batches, requests, items, uploads and installations, and the moves of all but requests and items.
-With `outcomes`, which moves those, the only code that assigns a state. Every step calls it inside its own transaction.
+"""The states of runs, batches, requests, items, uploads, installations and deliveries, and the moves of all but requests
+and items. With `outcomes`, which moves those, the only code that assigns a state. Every step calls it inside its own
+transaction.
 
 A move is one guarded statement that also appends its event: it happens whole or not at all, and a
 move that no longer applies (another worker was faster) touches nothing and says so with False.
@@ -82,6 +83,13 @@ class InstallState(StrEnum):
     DROPPED = "dropped"  # nobody wants it any more
 
 
+class DeliveryState(StrEnum):
+    WAITING = "waiting"  # to be done, or under way, or tried again after a while
+    DELIVERED = "delivered"  # all of it was taken
+    FAILED = "failed"  # tried often enough; a person may have it tried again
+    SUPERSEDED = "superseded"  # given up for a later round, which brings everything
+
+
 BATCH_MOVES: dict[BatchState, tuple[BatchState, ...]] = {
     BatchState.PLANNED: (BatchState.SUBMITTING, BatchState.DISCARDED),
     BatchState.SUBMITTING: (
@@ -127,6 +135,13 @@ INSTALL_MOVES: dict[InstallState, tuple[InstallState, ...]] = {
     InstallState.INSTALLED: (),
     InstallState.REFUSED: (),
     InstallState.DROPPED: (),
+}
+
+DELIVERY_MOVES: dict[DeliveryState, tuple[DeliveryState, ...]] = {
+    DeliveryState.WAITING: (DeliveryState.DELIVERED, DeliveryState.FAILED, DeliveryState.SUPERSEDED),
+    DeliveryState.DELIVERED: (),
+    DeliveryState.FAILED: (DeliveryState.WAITING, DeliveryState.SUPERSEDED),
+    DeliveryState.SUPERSEDED: (),
 }
 
 OPEN_BATCH_STATES = tuple(
@@ -175,6 +190,19 @@ def move_install(
     return moved is not None
 
 
+def move_delivery(
+    tx: Connection, delivery_id: int, to: DeliveryState, *, actor: str, words: str, reason: str | None = None
+) -> bool:
+    """Move a delivery from whatever state allows it to `to`; False if its state allows it no more.
+
+    :param words: for the event, which stands among those of its run.
+    :param reason: why it has failed, if it has.
+    """
+    sources = [state.value for state, targets in DELIVERY_MOVES.items() if to in targets]
+    moved = _move(tx, "deliveries", delivery_id, to.value, sources, actor, reason, {}, words=words)
+    return moved is not None
+
+
 def _move(
     tx: Connection,
     table: str,
@@ -184,13 +212,17 @@ def _move(
     actor: str,
     reason: str | None,
     columns: dict[str, Any],
+    *,
+    words: str | None = None,
 ) -> Any:
     extra = "".join(f", {name} = :{name}" for name in columns) + (", held = false" if table == "batches" else "")
     owners = {
-        "runs": "old.id, NULL, NULL, NULL",
-        "batches": "old.run_id, old.id, NULL, NULL",
-        "uploads": "NULL, NULL, 'upload', CAST(old.id AS text)",
-        "plugin_installs": "NULL, NULL, 'install', CAST(old.id AS text)",
+        "runs": "old.id, NULL, NULL, NULL, 'move'",
+        "batches": "old.run_id, old.id, NULL, NULL, 'move'",
+        "uploads": "NULL, NULL, 'upload', CAST(old.id AS text), 'move'",
+        "plugin_installs": "NULL, NULL, 'install', CAST(old.id AS text), 'move'",
+        # Not a move of its run, among whose events it stands.
+        "deliveries": "old.run_id, NULL, 'delivery', CAST(old.id AS text), 'delivery'",
     }
     return db.row(
         tx,
@@ -202,7 +234,7 @@ def _move(
             FROM old WHERE {table}.id = old.id
         )
         INSERT INTO events (run_id, batch_id, target_kind, target, kind, from_state, to_state, actor, address, reason)
-        SELECT {owners[table]}, 'move', old.state, :to, :actor, :address, :reason FROM old
+        SELECT {owners[table]}, old.state, :to, :actor, :address, :words FROM old
         RETURNING id
         """,  # noqa: S608 - table and column names come from our own code
         row_id=row_id,
@@ -211,5 +243,6 @@ def _move(
         actor=actor,
         address=whence.address(),
         reason=storable(reason) if reason else reason,
+        words=storable(told) if (told := words or reason) else None,
         **columns,
     )

@@ -1,5 +1,5 @@
-"""The host's calls to a task's methods and to checks: what a plugin raises or returns amiss becomes an error of ours.
-Planning, checking and processing call plugins through here and nowhere else.
+"""The host's calls to a plugin's methods and hooks: what a plugin raises or returns amiss becomes an error of ours.
+Planning, checking, processing and delivering call plugins through here and nowhere else.
 
 Caught are Exception and SystemExit, but for MemoryError: that is a bound of the process, and whoever set it says so.
 What interrupts a worker from outside must derive from BaseException, so that it passes through and is not taken for
@@ -8,15 +8,18 @@ the fault of one record.
 
 from __future__ import annotations
 
+import math
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
 
-from webapp.errors import InputError, InvalidOutput, PluginError
+from webapp.errors import BatchdeskError, InputError, InvalidOutput, PluginError
 from webapp.hooks.checks import check_json, check_own, check_shared
-from webapp.hooks.moving import RunFacts
+from webapp.hooks.configured import hidden
+from webapp.hooks.moving import OutputRecord, RunFacts, Sink
 from webapp.hooks.payloads import Message, Subject
 from webapp.hooks.registry import Hooked
 from webapp.hooks.task import Task
@@ -87,6 +90,41 @@ def check_run(check: Hooked, run: RunFacts, settings: BaseModel) -> str | None:
     if answer is not None and not (isinstance(answer, str) and answer.strip()):
         raise PluginError(f"check_run answered {answer!r:.100}, which is neither a sentence nor None")
     return answer
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why something was not delivered: the end of a sentence, and when the receiver wants to be asked again."""
+
+    words: str
+    retry_after: float | None = None
+
+
+def deliver(
+    sink: Sink[Any], run: RunFacts, outputs: Sequence[OutputRecord], settings: BaseModel, key: str
+) -> Trouble | None:
+    """Hand outputs to a sink; None: they were taken."""
+    return _trouble(lambda: sink.deliver(run, outputs, settings, key), settings)
+
+
+def tell(listener: Hooked, run: RunFacts, settings: BaseModel, key: str) -> Trouble | None:
+    """Tell a plugin that a run is over; None: it was told."""
+    return _trouble(lambda: listener.call(run=run, settings=settings, key=key), settings)
+
+
+def _trouble(call: Callable[[], object], settings: BaseModel) -> Trouble | None:
+    try:
+        call()
+    except MemoryError:
+        raise
+    except BatchdeskError as error:
+        words, wait = str(error), getattr(error, "retry_after", None)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything
+        words, wait = f"it raised {_raised(error)}", getattr(error, "retry_after", None)
+    else:
+        return None
+    known = isinstance(wait, int | float) and math.isfinite(wait)
+    return Trouble(hidden(words, settings), wait if known else None)
 
 
 def _raised(error: BaseException) -> str:

@@ -15,6 +15,8 @@ from webapp.errors import InputError
 S = TypeVar("S", bound=BaseModel)
 
 _SECRET = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)")
+_PASSWORD = re.compile(r"//[^/?#]*?:([^/?#]+)@")
+SHORTEST_HIDDEN = 4  # characters: what is shorter is part of ordinary words
 
 
 class Configured(Generic[S]):
@@ -44,6 +46,27 @@ def reveal(secret: str) -> str:
             f"{match[1] if match else 'that it names'} where the workers run, and start them again."
         )
     return value
+
+
+def hidden(text: str, settings: BaseModel) -> str:
+    """The text without the secrets that some settings stand for, nor the passwords in them: what a library says of its
+    troubles may hold them, and is kept and shown.
+    """
+    for secret in _secrets_of(settings.model_dump()):
+        value = os.environ.get(secret.removeprefix("env:"), "")
+        password = _PASSWORD.search(value)
+        for known in (value, *(password.groups() if password else ())):
+            if len(known) >= SHORTEST_HIDDEN:
+                text = text.replace(known, secret)
+    return text
+
+
+def _secrets_of(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [found for one in value.values() for found in _secrets_of(one)]
+    if isinstance(value, list | tuple | set | frozenset):
+        return [found for one in value for found in _secrets_of(one)]
+    return [value] if isinstance(value, str) and _SECRET.fullmatch(value) else []
 
 
 def _named(value: str) -> str:
