@@ -13,10 +13,12 @@ from pydantic_core import PydanticUndefined
 
 from webapp.batches.states import (
     BATCH_MOVES,
+    DELIVERY_MOVES,
     INSTALL_MOVES,
     RUN_MOVES,
     UPLOAD_MOVES,
     BatchState,
+    DeliveryState,
     FailureClass,
     InstallState,
     OutputState,
@@ -94,6 +96,7 @@ def meanings(states: type[StrEnum]) -> dict[str, str]:
         (BatchState, "state of a batch"),
         (UploadState, "state of an upload"),
         (InstallState, "state of an installation"),
+        (DeliveryState, "state of a delivery"),
         (RequestState, "state of a request or item"),
         (OutputState, "state of an output"),
     ],
@@ -123,7 +126,8 @@ def moves(
     table: dict[BatchState, tuple[BatchState, ...]]
     | dict[RunState, tuple[RunState, ...]]
     | dict[UploadState, tuple[UploadState, ...]]
-    | dict[InstallState, tuple[InstallState, ...]],
+    | dict[InstallState, tuple[InstallState, ...]]
+    | dict[DeliveryState, tuple[DeliveryState, ...]],
 ) -> set[tuple[str, str]]:
     return {(source.value, target.value) for source, targets in table.items() for target in targets}
 
@@ -142,6 +146,10 @@ def test_the_diagram_of_uploads_is_the_table_of_moves() -> None:
 
 def test_the_diagram_of_installations_is_the_table_of_moves() -> None:
     assert drawn(3) == moves(INSTALL_MOVES) | {("[*]", "fetching")}
+
+
+def test_the_diagram_of_deliveries_is_the_table_of_moves() -> None:
+    assert drawn(4) == moves(DELIVERY_MOVES) | {("[*]", "waiting")}
 
 
 # -- commands --------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted([*(ROOT / "webapp").rglob("*.py"), *(ROOT / "plugins").glob("*.py"), ROOT / "worker.py"])
-TABLES_WITH_STATE = ("batches", "runs", "items", "requests", "uploads", "plugin_installs")
+TABLES_WITH_STATE = ("batches", "runs", "items", "requests", "uploads", "plugin_installs", "deliveries")
 STATES = [ROOT / "webapp" / "batches" / name for name in ("states.py", "outcomes.py")]
 MOST_LINES_OF_A_FILE = 400
 MOST_LINES_OF_A_FUNCTION = 60

@@ -250,7 +250,7 @@ def test_only_a_batch_that_is_done_and_young_enough_is_fetched_again(desk: DeskD
     with pytest.raises(Refused, match="29 days"):
         wishes.ask_refetch(batch_id, actor="tester")
     assert desk.states() == ["done"]
-    assert desk.scalar("SELECT count(*) FROM steps") == 0
+    assert desk.scalar("SELECT count(*) FROM steps WHERE step <> 'deliver'") == 0
 
 
 def test_a_fetch_by_hand_that_meets_another_key_is_held_and_ends_with_the_right_one(

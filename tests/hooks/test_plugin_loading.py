@@ -62,7 +62,8 @@ def test_the_shipped_plugins_load_without_a_problem() -> None:
     registry = load_plugins(folder=SHIPPED, entry_points=False)
     assert sorted(registry.tasks) == ["alt_text", "classify", "evaluate", "extract", "summarise"]
     assert registry.problems == ()
-    assert {hook for plugin in registry.plugins for hook in plugin.hooks} >= {"register_tasks", "check_run"}
+    assert sorted(registry.sinks) == ["sql_table", "webhook"]
+    assert [one.plugin.name for one in registry.listeners] == ["notify"]
 
 
 def test_a_file_is_loaded_with_its_path_version_and_tasks(empty: Path) -> None:
