@@ -18,6 +18,7 @@ from webapp import db
 from webapp.batches import leaving
 from webapp.batches.books import note
 from webapp.batches.bounded import Bounds, Broke, bounded
+from webapp.batches.configuring import settings_of
 from webapp.batches.deliveries import Kind, whither
 from webapp.batches.desk import Desk
 from webapp.batches.facts import run_facts
@@ -214,11 +215,12 @@ def _to_hook(desk: Desk, lease: Lease, delivery: Any) -> float | None:
     listener = next((one for one in desk.registry.listeners if one.plugin.name == delivery.name), None)
     if listener is None:
         raise _Gone("The plugin is not there any more, or has no on_run_finished: install it, then try again.")
-    owner = listener.plugin.settings
-    assert owner is not None, "the loader gives every plugin some"
-    settings = desk.registry.parse_settings(owner, {})
     with db.transaction() as tx:
         facts = run_facts(tx, delivery.run_id)
+        try:
+            settings = settings_of(tx, desk.registry, listener.plugin)
+        except BatchdeskError as error:
+            raise _Gone(f"{error} Mend that, then try again.") from None
     trouble = _bounded(lambda: calls.tell(listener, facts, settings, delivery.token))
     if trouble is not None:
         return _failed(lease, delivery, trouble)
