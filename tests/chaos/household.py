@@ -32,6 +32,7 @@ from webapp.batches.ingestion import UNPROVABLE
 from webapp.local import Services
 
 PATIENCE = 20.0
+TABLE_URL = "CHAOS_TABLE_URL"  # where workers find the table that outputs are delivered to
 SETTINGS = {
     "BATCHDESK_POLL_SCHEDULE": "*:0.2",
     "BATCHDESK_RETRY_DELAY": "0",
@@ -146,7 +147,7 @@ class Household:
         folder.mkdir(parents=True, exist_ok=True)
         kept = folder / self.folder.name
         shutil.copytree(self.folder, kept, ignore=shutil.ignore_patterns("home", "api", "held"))
-        for table in ("events", "submissions", "batches", "requests", "steps"):
+        for table in ("events", "submissions", "batches", "requests", "steps", "deliveries"):
             rows = self.desk.rows(f"SELECT to_jsonb(t)::text FROM {table} t ORDER BY 1")
             (kept / f"{table}.jsonl").write_text("".join(f"{row[0]}\n" for row in rows))
 
@@ -263,7 +264,8 @@ class Workshop:
         environ = {"PATH": os.environ["PATH"], "ANTHROPIC_API_KEY": API_KEY, "ANTHROPIC_BASE_URL": api.url}
         environ |= {"DATABASE_URL": services.database_url, "REDIS_URL": services.redis_url} | given
         environ |= {"BATCHDESK_SECRET_KEY": "only for tests, and long enough"}
-        environ |= {ORDERS: str(folder / "orders"), PLANTED: planted}
+        environ |= {ORDERS: str(folder / "orders"), PLANTED: planted, TABLE_URL: services.database_url}
+        os.environ[TABLE_URL] = services.database_url  # for steps that are performed in this process
         household = Household(self.nursery, folder, environ, DeskDriver(app), api)
         try:
             with app.app_context():

@@ -15,6 +15,7 @@ from chaos.rounds import Plan
 from chaos.scenarios import Scenario
 
 RATES = (0.0, 0.02, 0.05, 0.1)  # of fault points that are struck at
+DELIVERS = 0.5  # of rounds
 SECONDS = 5.0  # in which the blows from outside fall
 CALLS = ("ok", "ok", "500", "502", "529", "429:0", "drop_before", "drop_after", "garbled")
 # Faults of each verb. A create may be accepted and its answer lost in several ways; 400 ends a batch for good.
@@ -68,6 +69,7 @@ def draw(seed: int, points: Iterable[Point]) -> Plan:
         task=dice.choice(("classify", "summarise")),
         records=dice.choice((12, 23, 30, 40)),
         api=_api(dice),
+        delivers=Random(f"{seed} delivers").random() < DELIVERS,
     )
     rate = dice.choice(RATES)
     return Plan(

@@ -15,15 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image as Picture
+from support.audit import TABLE
 from support.desk import DeskDriver, documents
 from support.plugin_wheels import file_name, wheel
 from support.uploading import Uploads
 
 from chaos.boundaries import Watch, watch
-from chaos.household import PATIENCE, Household, Workshop
+from chaos.household import PATIENCE, TABLE_URL, Household, Workshop
 from chaos.orders import LEAVE, STALL, WAIT, WAIT_SECONDS
 from chaos.points import Point
-from webapp import db, plugin_wishes, wishes
+from webapp import db, plugin_wishes, wishes, wishes_delivery
 from webapp.batches import leaving
 from webapp.batches.completion import pause_run
 from webapp.batches.naming import new_token
@@ -59,6 +60,7 @@ LOOKED_INTO = (
 )
 INSTALLED = "SELECT 1 FROM plugins WHERE version_id IS NOT NULL"
 PAUSED = "SELECT 1 FROM runs WHERE id = :run AND state = 'paused'"
+REFUSING = "SELECT 1 FROM deliveries WHERE run_id = :run AND failures > 0"
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class Scenario:
     :param plugin: one is installed, one is installed twice, and one is no use.
     :param uploads: one file becomes a dataset, another refreshes that of the run.
     :param limited: its run is larger than the limit that is set just then.
+    :param delivers: its outputs go to a table beside ours, which cannot be written at first where it `refuses`.
     :param neighbour: how many requests a batch of somebody else in the workspace has, if there is one.
     """
 
@@ -82,6 +85,8 @@ class Scenario:
     neighbour: int = 0
     uploads: bool = False
     plugin: bool = False
+    delivers: bool = False
+    refuses: bool = False
     limited: bool = False
 
 
@@ -134,6 +139,7 @@ SCENARIOS = (
     ),
     Scenario("refused, then cancelled", records=FEW, limited=True, clicks=((PAUSED, "unlimit"), (PAUSED, "cancel"))),
     Scenario("a plugin comes in", records=FEW, plugin=True, clicks=((LOOKED_INTO, "confirm"), (INSTALLED, "stamp"))),
+    Scenario("delivered", delivers=True, refuses=True, clicks=((REFUSING, "mend"),)),
     Scenario("files come in", records=FEW, uploads=True, clicks=((REFUSED, "skip"), (COMPARED, "refresh"))),
 )
 
@@ -158,6 +164,8 @@ def start(desk: DeskDriver, scenario: Scenario, folder: Path) -> int:
             upload(desk, run_id)
         if scenario.plugin:
             want_plugins(f"1.{run_id}")
+        if scenario.delivers:
+            _deliver(desk, run_id, refuses=scenario.refuses)
         return run_id
     folder.mkdir()
     for n in range(scenario.records):
@@ -183,6 +191,16 @@ def click_on_plugins(desk: DeskDriver, run_id: int, what: str) -> None:
         desk.desk.take_up()
         wishes.ask_start(dataset, "stamp", {}, over=Over.ALL, actor="chaos", token=new_token())
         shutil.rmtree(desk.desk.settings.home / "plugins")  # as on another machine, which has it to come
+
+
+def _deliver(desk: DeskDriver, run_id: int, *, refuses: bool) -> None:
+    """Let the outputs of a run go to the table, which is there already, and another, if it refuses."""
+    if not desk.scalar("SELECT count(*) FROM destinations"):
+        settings = {"url": f"env:{TABLE_URL}", "table": TABLE, "identity": "custom_id"}
+        wishes_delivery.ask_make_destination("chaos", "sql_table", settings, actor="chaos")
+    if refuses:
+        desk.execute(f"CREATE TABLE IF NOT EXISTS {TABLE} (nothing int)")
+    wishes_delivery.ask_deliver(run_id, ["chaos"], actor="chaos")
 
 
 def upload(desk: DeskDriver, run_id: int) -> None:
@@ -223,6 +241,9 @@ def click(run_id: int, what: str) -> None:
         elif what == "end schedules":
             for (schedule_id,) in _rows("SELECT id FROM schedules"):
                 wishes.ask_delete_schedule(schedule_id, actor="chaos")
+        elif what == "mend":
+            with db.transaction() as tx:
+                db.run(tx, f"DROP TABLE {TABLE}")
         elif what == "pause":
             with db.transaction() as tx:
                 pause_run(tx, run_id, "A person wants it so.", actor="chaos")

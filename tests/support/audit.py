@@ -27,6 +27,7 @@ TOKENS = {
 }
 OUTCOMES = ("pending", "succeeded", "errored", "canceled", "expired", "missing", "stopped")
 SHOWN = 3  # rows that a sentence names
+TABLE = "chaos_delivered"  # where tests that kill let outputs go, in the same database
 
 
 @dataclass
@@ -305,6 +306,43 @@ def nobody_pays_twice(books: Books) -> Iterator[str]:
     )
 
 
+def nothing_that_is_to_be_delivered_is_forgotten(books: Books) -> Iterator[str]:
+    """Each end of a run has a round for each of its destinations, and what waits is due."""
+    yield from books.none(
+        "runs ended without a round for a destination",
+        "SELECT r.id, d.name FROM runs r JOIN run_destinations n ON n.run_id = r.id JOIN destinations d "
+        "ON d.id = n.destination_id WHERE r.state IN ('finished', 'cancelled') AND NOT EXISTS (SELECT 1 "
+        "FROM deliveries v WHERE v.run_id = r.id AND v.name = d.name AND v.created_at >= r.state_since)",
+    )
+    yield from books.none(
+        "deliveries wait, and nobody is to look at them",
+        "SELECT v.id, v.name FROM deliveries v JOIN runs r ON r.id = v.run_id LEFT JOIN destinations d "
+        "ON v.kind = 'sink' AND d.name = v.name WHERE v.state = 'waiting' AND coalesce(d.enabled, true) "
+        "AND (v.started_at IS NOT NULL OR r.state IN ('finished', 'cancelled')) "
+        "AND NOT EXISTS (SELECT 1 FROM steps WHERE step = 'deliver' AND target_id = v.id)",
+    )
+
+
+def what_was_delivered_is_what_the_runs_have(books: Books) -> Iterator[str]:
+    """Where outputs go to a table beside ours, it has each of them once, and nothing else."""
+    if books.desk.scalar("SELECT to_regclass(:table) IS NULL", table=TABLE):
+        return
+    latest = (
+        "SELECT run_id FROM deliveries v WHERE kind = 'sink' AND state = 'delivered' AND NOT EXISTS "
+        "(SELECT 1 FROM deliveries w WHERE w.run_id = v.run_id AND w.kind = v.kind AND w.round > v.round)"
+    )
+    outputs = (
+        "SELECT r.custom_id, CASE i.output_state WHEN 'ok' THEN 'succeeded' ELSE 'invalid' END AS status "
+        "FROM items i JOIN requests r ON r.item_id = i.id JOIN outputs o ON o.request_id = r.id AND "
+        "o.state = i.output_state AND (o.state = 'ok' OR r.attempt = i.attempts) "
+        f"WHERE i.run_id IN ({latest}) AND NOT EXISTS (SELECT 1 FROM requests e JOIN outputs p ON p.request_id = e.id "
+        "WHERE i.output_state = 'ok' AND e.item_id = i.id AND e.attempt < r.attempt AND p.state = 'ok')"
+    )
+    table = f"SELECT custom_id, status FROM {TABLE} WHERE run IN ({latest})"
+    yield from books.none("outputs were not delivered", f"({outputs}) EXCEPT ALL ({table})")
+    yield from books.none("delivered rows are no outputs", f"({table}) EXCEPT ALL ({outputs})")
+
+
 #: What holds at any moment, and what holds once everything is over.
 ALWAYS: tuple[Line, ...] = (
     the_moves_are_allowed,
@@ -312,10 +350,12 @@ ALWAYS: tuple[Line, ...] = (
     every_result_is_stored_once,
     no_custom_id_is_accepted_twice,
     what_the_api_accepted_is_what_was_sent,
+    nothing_that_is_to_be_delivered_is_forgotten,
 )
 AT_THE_END: tuple[Line, ...] = (
     every_request_is_accounted_for,
     every_output_is_applied_once,
     the_ledger_is_the_bill,
     nobody_pays_twice,
+    what_was_delivered_is_what_the_runs_have,
 )

@@ -1,5 +1,5 @@
-"""The states of runs, batches, requests, items, uploads, installations and deliveries, and the moves of all but requests
-and items. With `outcomes`, which moves those, the only code that assigns a state. Every step calls it inside its own
+"""The states of runs, batches, requests, items, uploads, installations and deliveries, and the moves of all but items
+and requests. With `outcomes`, which moves those, the only code that assigns a state. Every step calls it inside its own
 transaction.
 
 A move is one guarded statement that also appends its event: it happens whole or not at all, and a
