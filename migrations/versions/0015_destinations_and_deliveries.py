@@ -54,7 +54,7 @@ def upgrade() -> None:
         sa.Column("outputs", sa.Integer(), server_default="0", nullable=False),
         sa.Column("failures", sa.Integer(), server_default="0", nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.CheckConstraint("kind IN ('sink', 'hook')", name=op.f("ck_deliveries_kind")),
+        sa.CheckConstraint("kind IN ('sink', 'hook', 'news')", name=op.f("ck_deliveries_kind")),
         sa.CheckConstraint(
             "state IN ('waiting', 'delivered', 'failed', 'superseded')", name=op.f("ck_deliveries_state")
         ),

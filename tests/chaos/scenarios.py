@@ -24,7 +24,7 @@ from chaos.boundaries import Watch, watch
 from chaos.household import PATIENCE, TABLE_URL, Household, Workshop
 from chaos.orders import LEAVE, STALL, WAIT, WAIT_SECONDS
 from chaos.points import Point
-from webapp import db, plugin_wishes, wishes, wishes_delivery
+from webapp import db, delivery_wishes, plugin_wishes, wishes
 from webapp.batches import leaving
 from webapp.batches.completion import pause_run
 from webapp.batches.naming import new_token
@@ -197,10 +197,10 @@ def _deliver(desk: DeskDriver, run_id: int, *, refuses: bool) -> None:
     """Let the outputs of a run go to the table, which is there already, and another, if it refuses."""
     if not desk.scalar("SELECT count(*) FROM destinations"):
         settings = {"url": f"env:{TABLE_URL}", "table": TABLE, "identity": "custom_id"}
-        wishes_delivery.ask_make_destination("chaos", "sql_table", settings, actor="chaos")
+        delivery_wishes.ask_make_destination("chaos", "sql_table", settings, actor="chaos")
     if refuses:
         desk.execute(f"CREATE TABLE IF NOT EXISTS {TABLE} (nothing int)")
-    wishes_delivery.ask_deliver(run_id, ["chaos"], actor="chaos")
+    delivery_wishes.ask_deliver(run_id, ["chaos"], actor="chaos")
 
 
 def upload(desk: DeskDriver, run_id: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from support.desk import DeskDriver, documents
 
-from webapp import db, wishes_delivery
+from webapp import db, delivery_wishes
 from webapp.batches.delivering import ACTOR
 
 FOLDER = "told"
@@ -100,7 +100,7 @@ class Teller:
 
     def destination(self, name: str = "there") -> int:
         """Save a destination of the sink; its id."""
-        return wishes_delivery.ask_make_destination(name, "teller", {"folder": str(self.folder)}, actor="tester")
+        return delivery_wishes.ask_make_destination(name, "teller", {"folder": str(self.folder)}, actor="tester")
 
     def run(self, count: int = 5, to: str = "there") -> int:
         """A run over some records that is over, and nothing of it delivered yet; its id."""
@@ -149,12 +149,15 @@ class Teller:
         return [json.loads(line) for line in self._lines("hooked")]
 
     def states(self) -> list[tuple[Any, ...]]:
-        """(kind, name, round, state) of every delivery."""
-        return [tuple(one) for one in self.desk.rows("SELECT kind, name, round, state FROM deliveries ORDER BY id")]
+        """(kind, name, round, state) of every delivery, but of news that plugins have not been told yet."""
+        statement = "SELECT kind, name, round, state FROM deliveries WHERE kind <> 'news' ORDER BY id"
+        return [tuple(one) for one in self.desk.rows(statement)]
 
-    def only(self) -> Any:
-        """The one delivery there is."""
-        (found,) = self.desk.rows("SELECT * FROM deliveries")
+    def only(self, kind: str = "") -> Any:
+        """The one delivery there is, of its kind if one is given, else but for news."""
+        (found,) = self.desk.rows(
+            "SELECT * FROM deliveries WHERE kind = :kind OR (:kind = '' AND kind <> 'news')", kind=kind
+        )
         return found
 
     def events(self) -> list[str]:

@@ -19,7 +19,6 @@ from sqlalchemy.orm import Mapped, mapped_column
 from webapp import db
 from webapp.batches import destinations
 from webapp.batches.books import note
-from webapp.batches.desk import listeners
 from webapp.batches.models import big_id, moment, one_of
 from webapp.batches.naming import new_token
 from webapp.batches.states import DeliveryState, RunState, move_delivery
@@ -35,6 +34,7 @@ class Kind(StrEnum):
 
     SINK = "sink"  # the outputs go to a destination
     HOOK = "hook"  # a plugin's on_run_finished is called
+    NEWS = "news"  # a row for each plugin that has the hook is to be made: whoever ends a run loads no plugins
 
 
 class Delivery(Base):
@@ -51,7 +51,7 @@ class Delivery(Base):
     id: Mapped[int] = big_id()
     run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"))
     kind: Mapped[str]
-    name: Mapped[str]  # of the destination, or of the plugin
+    name: Mapped[str]  # of the destination, or of the plugin; none of news
     round: Mapped[int] = mapped_column(Integer)
     token: Mapped[str]  # the keys that the receiver gets are made of it
     state: Mapped[str] = mapped_column(server_default=DeliveryState.WAITING.value)
@@ -67,9 +67,8 @@ class Delivery(Base):
 
 def make(tx: Connection, run_id: int) -> None:
     """A round of everything: the run is over. The caller holds the run's lock."""
-    names = [one.name for one in destinations.of_run(tx, run_id)]
-    _make(tx, run_id, Kind.SINK, names)
-    _make(tx, run_id, Kind.HOOK, listeners())
+    _make(tx, run_id, Kind.SINK, (one.name for one in destinations.of_run(tx, run_id)))
+    _spread(tx, run_id)
 
 
 def renew(tx: Connection, run_id: int) -> None:
@@ -77,20 +76,24 @@ def renew(tx: Connection, run_id: int) -> None:
 
     A round that has not begun yet waits until nothing of its run is being processed, and has the new outputs.
     """
-    if not _over(tx, run_id, ""):
+    if not _over(tx, run_id, "") or not _over(tx, run_id, " FOR UPDATE"):
         return  # its end makes a round
-    if not _over(tx, run_id, " FOR UPDATE"):
-        return
-    waiting = db.rows(
+    fresh = db.rows(
         tx,
-        "SELECT kind, name FROM deliveries WHERE run_id = :run AND state = 'waiting' AND started_at IS NULL "
-        "ORDER BY id FOR UPDATE",
+        "SELECT name FROM deliveries WHERE run_id = :run AND kind = 'sink' AND state = 'waiting' "
+        "AND started_at IS NULL ORDER BY id FOR UPDATE",
         run=run_id,
     )
-    fresh = {(one.kind, one.name) for one in waiting}
-    names = [one.name for one in destinations.of_run(tx, run_id)]
-    _make(tx, run_id, Kind.SINK, (name for name in names if (Kind.SINK.value, name) not in fresh))
-    _make(tx, run_id, Kind.HOOK, (name for name in listeners() if (Kind.HOOK.value, name) not in fresh))
+    waiting = {name for (name,) in fresh}
+    _make(tx, run_id, Kind.SINK, (one.name for one in destinations.of_run(tx, run_id) if one.name not in waiting))
+    _spread(tx, run_id)
+
+
+def tell_each(tx: Connection, news: Any, plugins: Iterable[str]) -> None:
+    """Put a round for each plugin in the place of news, which has not begun."""
+    db.row(tx, "SELECT id FROM runs WHERE id = :id FOR UPDATE", id=news.run_id)
+    if db.run(tx, "DELETE FROM deliveries WHERE id = :id AND state = 'waiting'", id=news.id):
+        _make(tx, news.run_id, Kind.HOOK, plugins)
 
 
 def deliver_run(tx: Connection, run_id: int, destination_ids: Iterable[int], *, actor: str) -> int:
@@ -135,6 +138,8 @@ def failed_of(tx: Connection, run_id: int) -> list[int]:
 
 def whither(delivery: Any) -> str:
     """A delivery as sentences begin with it."""
+    if delivery.kind == Kind.NEWS:
+        return "Telling plugins"
     if delivery.kind == Kind.HOOK:
         return f"Telling plugin '{delivery.name}'"
     return f"Delivery to '{delivery.name}'"
@@ -148,7 +153,7 @@ def of_run(tx: Connection, run_id: int) -> Sequence[Any]:
         SELECT DISTINCT ON (v.kind, v.name) v.id, v.kind, v.name, v.round, v.state, v.state_since, v.reason,
                v.outputs, v.failures, d.id AS destination_id, d.sink, d.enabled,
                extract(epoch FROM s.due_at - now()) AS due_in, s.lease_until IS NOT NULL AS under_way
-        FROM (SELECT * FROM deliveries WHERE run_id = :run ORDER BY id DESC LIMIT :limit) AS v
+        FROM (SELECT * FROM deliveries WHERE run_id = :run AND kind <> 'news' ORDER BY id DESC LIMIT :limit) AS v
         LEFT JOIN destinations d ON v.kind = 'sink' AND d.name = v.name
         LEFT JOIN steps s ON s.step = 'deliver' AND s.target_id = v.id
         ORDER BY v.kind DESC, v.name, v.round DESC
@@ -156,6 +161,12 @@ def of_run(tx: Connection, run_id: int) -> Sequence[Any]:
         run=run_id,
         limit=SHOWN,
     )
+
+
+def _spread(tx: Connection, run_id: int) -> None:
+    """Let plugins be told. News that is there already may be due no more, and steps are locked before runs."""
+    db.run(tx, "DELETE FROM deliveries WHERE run_id = :run AND kind = 'news'", run=run_id)
+    _make(tx, run_id, Kind.NEWS, [""])
 
 
 def _over(tx: Connection, run_id: int, lock: str) -> bool:

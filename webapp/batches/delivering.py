@@ -19,7 +19,7 @@ from webapp.batches import leaving
 from webapp.batches.books import note
 from webapp.batches.bounded import Bounds, Broke, bounded
 from webapp.batches.configuring import settings_of
-from webapp.batches.deliveries import Kind, whither
+from webapp.batches.deliveries import Kind, tell_each, whither
 from webapp.batches.desk import Desk
 from webapp.batches.facts import run_facts
 from webapp.batches.states import DeliveryState, RunState, move_delivery
@@ -64,6 +64,9 @@ def deliver(desk: Desk, lease: Lease) -> float | None:
         return None
     if delivery.kind == Kind.SINK and not delivery.enabled and delivery.sink is not None:
         _rest(lease, delivery, "The destination is disabled: the delivery waits until it is enabled.")
+        return None
+    if delivery.kind == Kind.NEWS:
+        _to_each(desk, lease, delivery)
         return None
     try:
         if delivery.kind == Kind.SINK:
@@ -209,6 +212,13 @@ def _taken(lease: Lease, delivery: Any, chunk: Chunk) -> bool:
 
 
 # -- to a plugin's hook ------------------------------------------------------------------------------------------
+
+
+def _to_each(desk: Desk, lease: Lease, delivery: Any) -> None:
+    names = [one.plugin.name for one in desk.registry.listeners]
+    with db.transaction() as tx:
+        lease.progress(tx)
+        tell_each(tx, delivery, names)
 
 
 def _to_hook(desk: Desk, lease: Lease, delivery: Any) -> float | None:

@@ -98,9 +98,3 @@ def ceiling() -> int:
     """The most attempts at one item by rule, for reads that no step asks."""
     desk: Desk = current_app.extensions["batchdesk"]
     return desk.settings.max_attempts
-
-
-def listeners() -> list[str]:
-    """The plugins that are told when a run is over, for whoever ends one, also where no desk is at hand."""
-    desk: Desk = current_app.extensions["batchdesk"]
-    return [one.plugin.name for one in desk.registry.listeners]
