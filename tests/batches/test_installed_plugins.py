@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from support.audit import audit
 from support.desk import DeskDriver, documents
-from support.plugin_wheels import NAME, SOURCE, file_name, wheel
+from support.plugin_wheels import NAME, SOURCE, file_name, unloaded, wheel
 from support.sandbox import Sandbox
 
 from webapp import plugin_wishes, wishes
@@ -28,11 +27,8 @@ from webapp.settings import PluginInstall
 def own_home(desk: DeskDriver, tmp_path: Any) -> Iterator[None]:
     """Wheels are unpacked in the test's own folder, and nothing of them is left in this process."""
     desk.change(home=tmp_path / "home", plugin_install=PluginInstall.WEB)
-    path = list(sys.path)
-    yield
-    sys.path[:] = path
-    for name in ("stamping", "other"):
-        sys.modules.pop(name, None)
+    with unloaded("stamping", "other"):
+        yield
 
 
 def put(desk: DeskDriver, version: str, *, upgrade: bool = False, **changes: Any) -> int:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import sys
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 # A task that says which version of it has made the output.
@@ -72,6 +74,16 @@ def wheel(
         for path, content in held.items():
             archive.writestr(zipfile.ZipInfo(path), content)
     return stream.getvalue()
+
+
+@contextmanager
+def unloaded(*modules: str) -> Iterator[None]:
+    """Nothing of plugins that were loaded meanwhile is left in this process."""
+    path = list(sys.path)
+    yield
+    sys.path[:] = path
+    for name in modules or ("stamping",):
+        sys.modules.pop(name, None)
 
 
 def file_name(version: str = "1.0", name: str = NAME) -> str:

@@ -32,6 +32,7 @@ from webapp.records.escapes import storable
 
 CHUNK_ROWS = 2000
 CHUNK_BYTES = 8_000_000
+MOST_OUTPUT = 4_000_000  # bytes: several times what the longest answer can be
 TURN_SECONDS = 20.0  # after so long the worker takes other work first, and comes back
 
 OUTPUT_COLUMNS = ("request_id", "state", "value", "reason", "task_version", "reprocessing_id")
@@ -71,7 +72,13 @@ class Processor:
         try:
             message = Message(jsontext.loads(row.line)["result"]["message"])
             value = calls.process(self.task, subject_payload(row, self.text_field), message, self.settings)
-            return OutputState.OK.value, jsontext.dumps(value).decode(), None
+            text = jsontext.dumps(value)
+            if len(text) > MOST_OUTPUT:
+                raise InvalidOutput(
+                    f"The processor of task '{self.task.name}', version {self.task.version}, made an output of "
+                    f"{len(text):,} bytes; at most {MOST_OUTPUT:,} are kept. Mend it, then process the answer again."
+                )
+            return OutputState.OK.value, text.decode(), None
         except (InvalidOutput, RecursionError) as error:
             return OutputState.INVALID.value, None, storable(str(error))
 

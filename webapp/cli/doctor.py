@@ -10,7 +10,7 @@ import click
 from flask import Flask, current_app
 
 from webapp import create_app, db, jobs, local, services
-from webapp.batches import alarms, auditing, outages, queries
+from webapp.batches import alarms, auditing, outages, plugin_queries, queries
 from webapp.batches.outages import Part
 from webapp.cli.environment import schema_versions
 from webapp.errors import BatchdeskError, LocalServicesError
@@ -145,6 +145,14 @@ def _plugins() -> Iterator[Finding]:
     for problem in registry.problems:
         mend = "`batchdesk plugins check` shows where."
         yield Finding(False, f"Plugin {problem.plugin} was left out: {problem.error}", mend)
+    with db.transaction() as tx:
+        now = plugin_queries.agreement(tx)
+    for name in now.behind:
+        what = f"{name} has not taken up the present set of plugins."
+        yield Finding(False, what, "It does so within seconds; else see whether it is up, and its log.")
+    for one in now.processes:
+        for told in one.plugin_problems or ():
+            yield Finding(False, f"{one.name}: {told['error']}", "Mend that where it runs, and start it again.")
 
 
 def _steps() -> Iterator[Finding]:

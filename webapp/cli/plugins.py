@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import click
+from sqlalchemy.exc import DBAPIError
 
 from webapp import PLUGINS, db, wishes
 from webapp.batches import configuring, plugin_queries
@@ -14,7 +15,7 @@ from webapp.cli.app import BAD_USAGE, OK
 from webapp.cli.environment import has_database, opened
 from webapp.cli.installing import COMMANDS, agreement_told
 from webapp.cli.starting import OWNER, read_pairs
-from webapp.errors import InputError
+from webapp.errors import InputError, LocalServicesError
 from webapp.hooks import Registry, calls, load_plugins
 from webapp.hooks.configured import Configured
 from webapp.settings import load
@@ -41,6 +42,15 @@ def list_plugins() -> None:
     if not has_database(load()):
         _list(_registry())
         return
+    try:
+        _list_all()
+    except (LocalServicesError, DBAPIError) as error:
+        _list(_registry())
+        words = db.trouble(error) if isinstance(error, DBAPIError) else None
+        raise LocalServicesError(f"Those that are installed cannot be shown: {words or error}") from None
+
+
+def _list_all() -> None:
     with opened(working=False) as app:
         registry = app.extensions["batchdesk"].registry
         with db.transaction() as tx:
@@ -52,7 +62,7 @@ def list_plugins() -> None:
             _list_installed(one)
         for one in disabled:
             click.echo(f"{one.name} is disabled, by {one.changed_by}, {one.changed_at:%Y-%m-%d %H:%M} UTC")
-        for line in agreement_told(now) if installed or not now.agree else ():
+        for line in agreement_told(now):
             click.echo(line)
 
 

@@ -30,6 +30,10 @@ SHIPPED = ("classify", "summarise", "alt_text", "extract", "evaluate", "limits",
 
 _MEND = "Mend it or remove it."
 
+# What can be imported is one thing for the whole process, however many loaders there are.
+_lock = threading.Lock()
+_folders: set[Path] = set()  # of every installed version there ever was here
+
 
 @dataclass(frozen=True, slots=True)
 class Installed:
@@ -46,6 +50,9 @@ class Installed:
     folder: Path
     entry_points: tuple[tuple[str, str], ...]
     modules: tuple[str, ...]
+
+
+_active: dict[str, Installed] = {}  # by distribution: the version whose modules can be imported
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,16 +97,13 @@ class Loader:
         self.safe_mode = safe_mode
         self._entry_points = entry_points
         self._kept: dict[tuple[str, str, int | None], _Loaded | PluginProblem] = {}
-        self._active: dict[str, Installed] = {}  # by distribution: the version whose modules can be imported
-        self._folders: set[Path] = set()  # of every version there ever was here
-        self._lock = threading.Lock()
 
     def load(self, installed: Iterable[Installed] = (), *, without: Collection[str] = ()) -> Registry:
         """Load what is there: the plugins of the environment first, then those that are installed.
 
         :param without: plugins of the environment that are left alone.
         """
-        with self._lock:
+        with _lock:
             wanted = [] if self.safe_mode else list(installed)
             self._let_go({one.name for one in wanted})
             problems: list[PluginProblem] = []
@@ -115,7 +119,7 @@ class Loader:
 
         Packages of the environment come after the files of the folder, and are not looked for when these have it.
         """
-        with self._lock:
+        with _lock:
             for packages in (False, True):
                 problems: list[PluginProblem] = []
                 wanted = packages and self._entry_points
@@ -126,12 +130,12 @@ class Loader:
 
     def load_version(self, one: Installed) -> Registry:
         """Load one installed version and nothing else."""
-        with self._lock:
+        with _lock:
             return self._registry([] if self.safe_mode else self._candidates_of(one), [])
 
     def unproved(self, installed: Iterable[Installed] = (), *, without: Collection[str] = ()) -> list[Candidate]:
         """Those of `load` that were not loaded here before, but for the shipped ones: they may do anything."""
-        with self._lock:
+        with _lock:
             found = [] if self.safe_mode else [
                 one for one in self._candidates([], self._entry_points)
                 if one.name not in without and not (one.name in SHIPPED and one.source.startswith(str(self.folder)))
@@ -184,7 +188,7 @@ class Loader:
         for path in sorted(files, key=lambda path: (path.stem not in SHIPPED, path.name)):
             yield Candidate(path.stem, str(path), "", partial(_import_file, path))
         for entry in metadata.entry_points(group=ENTRY_POINTS) if packages else ():
-            if entry.dist is not None and Path(str(entry.dist.locate_file(""))) in self._folders:
+            if entry.dist is not None and Path(str(entry.dist.locate_file(""))) in _folders:
                 continue  # of an installed plugin, whose folder can be imported from
             version = entry.dist.version if entry.dist else ""
             source = f"{entry.dist.name} {version}" if entry.dist else entry.value
@@ -200,11 +204,11 @@ class Loader:
 
     def _import(self, one: Installed, name: str, value: str) -> object:
         """The object of an entry point, from the folder of its version and nowhere else."""
-        former = self._active.get(one.name)
+        former = _active.get(one.name)
         if former != one:
-            self._let_go(self._active.keys() - {one.name})
-            self._active[one.name] = one
-            self._folders.add(one.folder)
+            self._let_go(_active.keys() - {one.name})
+            _active[one.name] = one
+            _folders.add(one.folder)
             sys.path.append(str(one.folder))  # last: what the host has comes first
             importlib.invalidate_caches()
         loaded = metadata.EntryPoint(name, value, ENTRY_POINTS).load()
@@ -221,8 +225,8 @@ class Loader:
 
     def _let_go(self, staying: Collection[str]) -> None:
         """Forget the modules of installed plugins but some; whoever uses one goes on with what it has."""
-        for name in [name for name in self._active if name not in staying]:
-            gone = self._active.pop(name)
+        for name in [name for name in _active if name not in staying]:
+            gone = _active.pop(name)
             self._kept = {key: one for key, one in self._kept.items() if key[2] != gone.version_id}
             sys.path[:] = [place for place in sys.path if place != str(gone.folder)]
             for module in [one for one in sys.modules if one.partition(".")[0] in gone.modules]:
