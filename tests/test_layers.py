@@ -34,7 +34,7 @@ KEPT = {
 # The rooms, upper floors first: a room imports rooms of lower floors and of its own.
 FLOORS: list[set[str]] = [
     {"webapp", "worker"},
-    {"webapp.cli", "webapp.api"},
+    {"webapp.cli", "webapp.api", "webapp.kit"},
     {"webapp.admin"},
     {"webapp.wishes", "webapp.plugin_wishes", "webapp.delivery_wishes"},
     {"webapp.jobs", "webapp.workers", "webapp.hearts"},

@@ -130,6 +130,10 @@ class Gateway:
         self.heard = Heard()
         self._name = name or without_credentials(str(self._client.base_url)).rstrip("/")
 
+    def close(self) -> None:
+        """Let go of its connections; it must not be called any more."""
+        self._client.close()
+
     @contextmanager
     def _call(self) -> Iterator[None]:
         try:
@@ -171,12 +175,7 @@ class Gateway:
                     BATCHES,
                     cast_to=MessageBatch,
                     content=watched,
-                    options={
-                        "headers": {
-                            "Content-Type": "application/json",
-                            "Content-Length": str(length),
-                        }
-                    },
+                    options={"headers": {"Content-Type": "application/json", "Content-Length": str(length)}},
                 )
             return _batch(answer)
         except ApiError:

@@ -1,4 +1,4 @@
-"""`batchdesk plugins`: which task plugins there are, and whether each keeps the contract."""
+"""`batchdesk plugins`: which plugins there are; writing and checking them is in `kit`."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from sqlalchemy.exc import DBAPIError
 
 from webapp import PLUGINS, db, wishes
 from webapp.batches import configuring, plugin_queries
-from webapp.cli.app import BAD_USAGE, OK
+from webapp.cli import kit
 from webapp.cli.environment import has_database, opened
 from webapp.cli.installing import COMMANDS, agreement_told
 from webapp.cli.starting import OWNER, read_pairs
 from webapp.errors import InputError, LocalServicesError
-from webapp.hooks import Registry, calls, load_plugins
+from webapp.hooks import Registry, load_plugins
 from webapp.hooks.configured import Configured
 from webapp.settings import load
 
 
 @click.group()
 def plugins() -> None:
-    """Task plugins: list, check, install, upgrade, enable, disable and remove them."""
+    """Plugins: list them, write one, check, install, upgrade, enable, disable and remove them."""
 
 
-for _command in COMMANDS:
+for _command in (kit.new, kit.check, *COMMANDS):
     plugins.add_command(_command)
 
 
@@ -101,33 +101,6 @@ def _list_settings(owner: Configured[Any], indent: str) -> None:
     for field, info in owner.Settings.model_fields.items():
         needed = "needed" if info.is_required() else f"default {info.get_default(call_default_factory=True)}"
         click.echo(f"{indent}{field} ({needed}): {info.description or ''}")
-
-
-@plugins.command("check")
-@click.argument("name", required=False)
-@click.pass_context
-def check(context: click.Context, name: str | None) -> None:
-    """Check that plugins keep the contract: all of them, or the one that is named."""
-    registry = _registry()
-    problems = [problem for problem in registry.problems if name in (None, problem.plugin)]
-    known = [plugin for plugin in registry.plugins if name in (None, plugin.name)]
-    if name is not None and not problems and not known:
-        raise InputError(f"There is no plugin '{name}'. `batchdesk plugins list` shows what there is.")
-    for problem in problems:
-        click.echo(f"{problem.plugin}: {problem.error}\n{problem.traceback}".rstrip(), err=True)
-    for plugin in known:
-        for task_name in plugin.tasks:
-            click.echo(f"{plugin.name}: task {task_name}: {_check_defaults(registry, task_name)}")
-    context.exit(BAD_USAGE if problems else OK)
-
-
-def _check_defaults(registry: Registry, task_name: str) -> str:
-    """Whether the shared part can be built from the default settings alone."""
-    task = registry.tasks[task_name]
-    if any(field.is_required() for field in task.Settings.model_fields.values()):
-        return "ok (it has settings without a default; its requests are checked when a run is planned)"
-    calls.shared_params(task, registry.parse_settings(task, {}))
-    return "ok"
 
 
 @plugins.command("set")

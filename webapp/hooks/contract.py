@@ -23,7 +23,7 @@ from webapp.hooks.task import Task
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _NAME_LIMIT = 64
 # What a plugin registers: the class to derive from, and its methods as the host calls them.
-_METHODS: dict[type[Configured[Any]], dict[str, tuple[str, ...]]] = {
+METHODS: dict[type[Configured[Any]], dict[str, tuple[str, ...]]] = {
     Task: {
         "shared_params": ("settings",),
         "request_params": ("subject", "settings"),
@@ -143,7 +143,7 @@ def _check_one(hook: str, kind: type[Configured[Any]], one: object) -> None:
     if isinstance(one, Task):
         _check_kinds(one)
     _check_settings(one)
-    for method, arguments in _METHODS[kind].items():
+    for method, arguments in METHODS[kind].items():
         _check_method(kind, one, method, arguments)
 
 

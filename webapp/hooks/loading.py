@@ -250,6 +250,19 @@ def _unless_it_clashes(candidate: Candidate, found: _Loaded, loaded: list[_Loade
     return found
 
 
+def load_plugin(name: str, load: Callable[[], object], *, source: str, version: str = "") -> Registry:
+    """One plugin alone, by the same rules: for those who check or test it.
+
+    :param load: imports its module and returns it.
+    """
+    return Loader(Path())._registry([Candidate(name, source, version, load)], [])
+
+
+def load_file(path: Path) -> Registry:
+    """The plugin of one file alone."""
+    return load_plugin(path.stem, partial(_import_file, path), source=str(path))
+
+
 def _by_name(loaded: list[_Loaded], hook: str) -> Mapping[str, Any]:
     return MappingProxyType({one.name: one for plugin in loaded for one in plugin.registered.get(hook, ())})
 
