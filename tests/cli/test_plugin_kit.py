@@ -76,6 +76,21 @@ def test_settings_are_given_as_for_a_run(bare: CommandLine, labels: str, status:
     assert all("give at least two labels" in words for words in refused) and len(refused) == status / 2
 
 
+def test_a_task_for_records_of_its_own_is_tried_with_records_that_are_given(bare: CommandLine) -> None:
+    path = bare.folder / "leads.py"
+    reading = 'return {"messages": [{"role": "user", "content": subject.data["company"]}]}'
+    wanting = '{"model": "claude-haiku-5-5", "max_tokens": 99, "system": "Is it a bank?"}'
+    code = BAD.replace('raise OSError("nothing here")', f"return {wanting}").replace("return {}\n", f"{reading}\n")
+    path.write_text(code)
+    done = bare("plugins", "check", path)
+    assert done.status == 2 and "request_params raised KeyError: 'company'" in done.out
+    records = bare.write("leads.jsonl", {"key": "a", "text": "x", "company": "Acme"}, {"key": "b", "text": "y"})
+    done = bare("plugins", "check", path, "--records", records)
+    assert done.status == 0
+    assert "warning  task bad: record 'b': request_params raised KeyError" in done.out
+    assert "the sandbox takes its requests, and answers 1." in done.out
+
+
 def test_safe_mode_checks_nothing_of_the_installation(bare: CommandLine) -> None:
     done = bare("plugins", "check", BATCHDESK_SAFE_MODE="1")
     assert (done.status, done.out, done.err) == (0, "", "no problems, no warnings.\n")

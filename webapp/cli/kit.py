@@ -45,9 +45,14 @@ def new(name: str, folder: Path | None) -> None:
 @click.option(
     "--set", "pairs", multiple=True, callback=read_pairs, metavar="NAME=VALUE", help="A setting of its tasks."
 )
+@click.option(
+    "--records",
+    type=click.Path(path_type=Path),
+    help="A .jsonl or .csv file, or a folder of texts: records to try its tasks with instead of the samples.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
-def check(context: click.Context, what: str | None, pairs: dict[str, str], as_json: bool) -> None:
+def check(context: click.Context, what: str | None, pairs: dict[str, str], records: Path | None, as_json: bool) -> None:
     """Prove plugins against the contract, and say for each point what was seen.
 
     A PATH is a .py file, the folder of a package, or its wheel; a NAME is that of a plugin that is installed here;
@@ -56,11 +61,12 @@ def check(context: click.Context, what: str | None, pairs: dict[str, str], as_js
     from webapp.kit import checking
     from webapp.kit.findings import Level
 
+    own = checking.own_records(records) if records else {}
     counts = dict.fromkeys(Level, 0)
     told = []
     with TemporaryDirectory() as unpacked:
         for target in _targets(what, Path(unpacked)):
-            for finding in checking.check(target, pairs):
+            for finding in checking.check(target, pairs, own=own):
                 counts[finding.level] += 1
                 told.append({"plugin": target.name, **asdict(finding)})
                 if not as_json:

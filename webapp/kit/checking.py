@@ -7,16 +7,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from webapp.errors import InputError
 from webapp.hooks.contract import METHODS
 from webapp.kit.findings import Book, Finding
 from webapp.kit.sandboxes import SandboxThread
 from webapp.kit.targets import Target
 from webapp.kit.task_check import TaskCheck
 from webapp.kit.trial import CPU_SECONDS, WALL_SECONDS, Broke, Trial
+from webapp.records import jsontext
+from webapp.records.reading import Problem, read_records
+
+MOST_OWN = 10
 
 # As different as two machines can be: sets have another order, and it is never the same day in both places.
 _PLACES = ((1, "Pacific/Pago_Pago"), (2, "Pacific/Kiritimati"))
@@ -26,12 +32,14 @@ def check(
     target: Target,
     raw: Mapping[str, str] | None = None,
     *,
+    own: Mapping[str, dict[str, Any]] | None = None,
     cpu_seconds: int = CPU_SECONDS,
     wall_seconds: float = WALL_SECONDS,
 ) -> Iterator[Finding]:
     """Each point of one plugin in turn.
 
     :param raw: settings of its tasks, as people write them; those that a task does not have are not for it.
+    :param own: records to try its tasks with instead of the samples: see `own_records`.
     :param cpu_seconds: the most processor time that one call of the plugin may take.
     :param wall_seconds: the most time that one call may take, however little it computes.
     """
@@ -59,7 +67,22 @@ def check(
         folder = Path(stack.enter_context(TemporaryDirectory()))
         sandbox = stack.enter_context(SandboxThread(folder, delay=0))
         for task, kinds in found["tasks"].items():
-            yield from TaskCheck(task, kinds, first, second, sandbox).findings(raw or {})
+            yield from TaskCheck(task, kinds, first, second, sandbox).findings(raw or {}, own or {})
+
+
+def own_records(path: Path) -> dict[str, dict[str, Any]]:
+    """The first records of a file or folder, for plugins that want others than the samples.
+
+    :raises InputError: one of them is no use, or an image.
+    """
+    found = {}
+    for one in islice(read_records(path), MOST_OWN):
+        if isinstance(one, Problem):
+            raise InputError(str(one))
+        if one.image is not None:
+            raise InputError(f"{path}: images are tried with a sample; give records of data, or a folder of texts.")
+        found[f"record '{one.key}'"] = {"kind": one.kind, "key": one.key, "data": jsontext.loads(one.data)}
+    return found
 
 
 def _loading(book: Book, found: Mapping[str, Any]) -> Iterator[Finding]:

@@ -18,7 +18,9 @@ from webapp.hooks import Image, RunFacts, Subject
 LONG_CHARACTERS = 100_000
 _WORDS = "The meeting on Tuesday is moved to Thursday, because the room is painted. "
 _ODD = "Caf\u00e9 \x00 \ud800 \u202e\u200f \ufeff \U0001f600 \x1b[31m </text> ]]> {braces} %s \\u0000 \r\n\t end"
-_DEEPEST = 8
+# An output of another run, as a dataset of them holds it.
+_OUTPUT = {"record": {"key": "sample", "text": _WORDS.strip()}, "run": 1, "task": "sample", "model": "claude-haiku-5-5"}
+_VALUES = {"": {"label": "sample"}, " of null": None, " of odd characters": [_ODD]}
 
 
 def _picture(side: int) -> bytes:
@@ -58,6 +60,8 @@ def records(kind: str) -> dict[str, dict[str, Any]]:
     """Records of a kind to ask about, by what each is; the first is an ordinary one."""
     if kind == "image":
         return {"an image": _record("image", {"path": "photo.png"}, image=True)}
+    if kind == "output":
+        return {f"an output{what}": _record("output", {**_OUTPUT, "output": value}) for what, value in _VALUES.items()}
     texts = {
         f"a short {kind}": _WORDS.strip(),
         f"a long {kind}": (_WORDS * (LONG_CHARACTERS // len(_WORDS) + 1))[:LONG_CHARACTERS],
@@ -75,8 +79,8 @@ def subject(record: Mapping[str, Any]) -> Subject:
     return Subject(record["kind"], record["key"], data, PICTURE if record["image"] else None, data.get("text"))
 
 
-def _record(kind: str, data: dict[str, Any], *, image: bool = False) -> dict[str, Any]:
-    return {"kind": kind, "key": "sample", "data": data, "image": image}
+def _record(kind: str, data: dict[str, Any], *, key: str = "sample", image: bool = False) -> dict[str, Any]:
+    return {"kind": kind, "key": key, "data": data, "image": image}
 
 
 def settings(model: type[BaseModel]) -> list[dict[str, Any]]:
@@ -88,7 +92,9 @@ def settings(model: type[BaseModel]) -> list[dict[str, Any]]:
     needed = {name for name, info in model.model_fields.items() if info.is_required()}
     wanted = {name: part for name, part in schema.get("properties", {}).items() if name in needed}
     guess = _Guess(schema.get("$defs", {}))
-    return [{name: guess.value(part, length, 0) for name, part in wanted.items()} for length in (3, 2, 1)]
+    tries = [{name: guess.value(part, length, 0) for name, part in wanted.items()} for length in (3, 2, 1)]
+    declared = {name: "sample: a sample" for name, part in wanted.items() if part.get("type") == "string"}
+    return [*tries, {**tries[0], **declared}]
 
 
 class _Guess:

@@ -31,10 +31,11 @@ class TaskCheck:
         self._asked: dict[str, dict[str, Any]] = {}  # what a sample record is -> its own part
         self._records: dict[str, dict[str, Any]] = {}
 
-    def findings(self, raw: Mapping[str, str]) -> Iterator[Finding]:
+    def findings(self, raw: Mapping[str, str], own: Mapping[str, dict[str, Any]]) -> Iterator[Finding]:
         """Each point in turn.
 
         :param raw: settings as people write them; those that the task does not have are left out.
+        :param own: records to try it with; without any, samples.
         """
         try:
             refused = self._settle(raw)
@@ -48,7 +49,7 @@ class TaskCheck:
             self._shared = json.loads(text["text"])
             yield self._stable(text["text"])
             yield from self._cacheable()
-            yield from self._requests()
+            yield from self._requests(own)
             yield from self._answers()
         except Broke as broke:
             yield self._book.problem(f"{self._doing} {broke}. Nothing after it was tried.")
@@ -130,19 +131,26 @@ class TaskCheck:
 
     # -- requests ----------------------------------------------------------------------------------------------
 
-    def _requests(self) -> Iterator[Finding]:
+    def _samples(self, own: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Records to ask about, by what each is; one of the author's own is of a kind that the task takes."""
+        if not own:
+            return {what: record for kind in self._kinds for what, record in samples.records(kind).items()}
+        kind = next((kind for kind in self._kinds if kind != "image"), "image")
+        return {what: {**record, "kind": kind, "image": kind == "image"} for what, record in own.items()}
+
+    def _requests(self, own: Mapping[str, dict[str, Any]]) -> Iterator[Finding]:
         faults, refusals = [], []
-        for kind in self._kinds:
-            for what, record in samples.records(kind).items():
-                made = self._ask(self._first, "own", subject=record)
-                if "text" in made:
-                    self._asked[what], self._records[what] = json.loads(made["text"]), record
-                    if made["changed"]:
-                        faults.append("request_params changes its settings, which all records share.")
-                elif "refused" in made:
-                    refusals.append(f"{what} ({made['refused']})")
-                else:
-                    faults.append(f"{what}: {_fault(made, 'request_params failed')}")
+        for what, record in self._samples(own).items():
+            made = self._ask(self._first, "own", subject=record)
+            if "text" in made:
+                self._asked[what], self._records[what] = json.loads(made["text"]), record
+                if made["changed"]:
+                    faults.append("request_params changes its settings, which all records share.")
+            elif "refused" in made:
+                refusals.append(f"{what} ({made['refused']})")
+            else:
+                begins = f"Task '{self._task}', record '{record['key']}': "
+                faults.append(f"{what}: {_fault(made, 'request_params failed').removeprefix(begins)}")
         if refusals:
             yield self._book.ok(f"it asks nothing about {'; '.join(refusals)}.")
         if self._asked:
@@ -150,8 +158,12 @@ class TaskCheck:
             hint = "Where a record cannot be asked about, raise InputError and say why."
             for fault in faults:
                 yield self._book.warning(f"{fault} {hint}")
+        elif faults:
+            yield from self._book.problems(faults)
         else:
-            yield from self._book.problems(faults or ["it asks about none of the sample records."])
+            yield self._book.warning(
+                "not tried further: it asks about none of the records. Give others with --records."
+            )
 
     # -- answers -----------------------------------------------------------------------------------------------
 
