@@ -9,14 +9,25 @@ import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import click
 import pluggy
 import pytest
+from click.testing import CliRunner
 
 from webapp import hooks
+from webapp.cli import main
+from webapp.errors import PluginError
 from webapp.hooks import calls, specs
 from webapp.hooks.checks import FORBIDDEN
+from webapp.hooks.contract import check_api_version
+from webapp.hooks.loading import load_file
+from webapp.kit.playing import Outcome
+from webapp.kit.sandboxes import Sandbox
+from webapp.kit.scaffold import write_package
+from webapp.kit.testing import RunTask
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "writing-a-plugin.md").read_text()
@@ -37,15 +48,76 @@ def section(kind: type) -> str:
     return PAGE[PAGE.index(f"\n## The {kind.__name__.lower()}\n") :].split("\n## ", 2)[1]
 
 
-def test_the_code_of_the_page_runs_and_its_tests_pass(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a reader has who has followed the page: a new package, with the page's code in it."""
+    folder = tmp_path_factory.mktemp("page") / "batchdesk-sentiment"
+    write_package("sentiment", folder, hooks.Registry())
     for name, code in CODE:
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(code)
+        (folder / name).write_text(code)
+    return folder
+
+
+def test_every_block_of_code_is_run_or_compared() -> None:
+    assert set(re.findall(r"```(\w*)\n", PAGE)) == {"python", "sh", "text", "toml", ""}
+    assert PAGE.count("```python\n") == len(CODE)
+
+
+def test_the_code_of_the_page_runs_and_its_tests_pass(package: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert "4 passed" in done.stdout, done.stdout + done.stderr
+    plugins = ["-p", "webapp.kit.testing", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-q", "-W", "error", *plugins]
+    done = subprocess.run(command, cwd=package, env=environment, capture_output=True, text=True, check=False)
+    tests = sum(code.count("\ndef test_") for _, code in CODE)
+    assert f"{tests} passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_the_plugins_of_the_page_load(package: Path) -> None:
+    files = sorted(package.glob("batchdesk_*.py"))
+    assert len(files) == 4
+    for file in files:
+        assert load_file(file).problems == ()
+
+
+def test_the_check_says_what_the_page_says(package: Path) -> None:
+    [shown] = re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)
+    done = CliRunner().invoke(main, ["plugins", "check", str(package)], catch_exceptions=False)
+    assert (done.exit_code, done.stdout) == (0, shown)
+
+
+def test_the_page_has_the_entry_point_of_a_new_package(package: Path) -> None:
+    [shown] = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    assert shown in (package / "pyproject.toml").read_text()
+
+
+def test_every_command_of_the_page_is_one() -> None:
+    lines = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
+    named = re.findall(r"`batchdesk (plugins [a-z]+)", PAGE.replace("\n", " "))
+    assert "batchdesk plugins new sentiment" in lines and "plugins check" in named
+    for words in [line.split()[1:] for line in lines if line.startswith("batchdesk")]:
+        command, context = main, click.Context(main)
+        while isinstance(command, click.Group):
+            command = command.get_command(context, words.pop(0))
+        command.make_context("batchdesk", words, resilient_parsing=False)
+
+
+def test_the_message_for_another_version_of_the_contract_is_on_the_page() -> None:
+    with pytest.raises(PluginError) as caught:
+        check_api_version(SimpleNamespace(api_version=hooks.API_VERSION + 1))
+    assert str(caught.value) in re.sub(r"\n> ", " ", PAGE)
+
+
+def test_the_fixtures_are_documented_with_all_they_give() -> None:
+    signature_of_run = inspect.signature(RunTask.__call__)
+    assert list(signature_of_run.parameters) == ["self", "task", "records", "answers", "settings"]
+    for name in ["task", "records", "answers", "settings", "output", *(field.name for field in fields(Outcome))]:
+        assert f"| `{name}` |" in under("### `run_task`"), name
+    for name in ["url", *(name for name in vars(Sandbox) if not name.startswith("_") and name != "stop")]:
+        assert re.search(rf"\| `{name}[`(]", under("### `sandbox`")), name
+
+
+def under(heading: str) -> str:
+    return PAGE[PAGE.index(f"{heading}\n") :].split("\n##", 2)[0]
 
 
 def test_every_hook_is_documented_with_its_exact_signature() -> None:

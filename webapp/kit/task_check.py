@@ -139,7 +139,8 @@ class TaskCheck:
         return {what: {**record, "kind": kind, "image": kind == "image"} for what, record in own.items()}
 
     def _requests(self, own: Mapping[str, dict[str, Any]]) -> Iterator[Finding]:
-        faults, refusals = [], []
+        faults: list[str] = []
+        refusals: dict[str, list[str]] = {}
         for what, record in self._samples(own).items():
             made = self._ask(self._first, "own", subject=record)
             if "text" in made:
@@ -147,12 +148,12 @@ class TaskCheck:
                 if made["changed"]:
                     faults.append("request_params changes its settings, which all records share.")
             elif "refused" in made:
-                refusals.append(f"{what} ({made['refused']})")
+                refusals.setdefault(str(made["refused"]), []).append(what)
             else:
                 begins = f"Task '{self._task}', record '{record['key']}': "
                 faults.append(f"{what}: {_fault(made, 'request_params failed').removeprefix(begins)}")
-        if refusals:
-            yield self._book.ok(f"it asks nothing about {'; '.join(refusals)}.")
+        for why, whats in refusals.items():
+            yield self._book.ok(f"it asks nothing about {' and '.join(whats)}: {why.rstrip('.')}.")
         if self._asked:
             # One that raises fails only its own record, as InputError would, and says less.
             hint = "Where a record cannot be asked about, raise InputError and say why."
@@ -176,8 +177,8 @@ class TaskCheck:
             yield self._book.problem(f"the sandbox refuses its requests: {error}")
             return
         refused, good = [], {}
-        for name, result in results.items():
-            what = names[int(name)]
+        for at, what in names.items():  # results come back in any order
+            result = results[str(at)]
             if result["type"] == "succeeded":
                 good[what] = result["message"]
             else:
