@@ -113,6 +113,7 @@ def _declared(number: int, name: str, rest: str) -> Declared:
 
 class ExtractSettings(ModelSettings):
     fields: Lines = Field(
+        examples=["title: text, what it is called\ntotal: number, what is to be paid\nparts: list, what it is made of"],
         max_length=20_000,
         description="The fields, one a line: 'name: type, what it is'. The type is " + _WORDS + ". A field that the "
         "document does not give is null; with 'needed' before its type, the answer is then no use.",

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image as Pillow
 
 from webapp.errors import InputError, PluginError
-from webapp.hooks import InvalidOutput, Message, ModelSettings, Subject, Task
+from webapp.hooks import InvalidOutput, Message, ModelSettings, Registry, Subject, Task
 from webapp.kit.sandboxes import Sandbox
+from webapp.kit.scaffold import write_package
 from webapp.kit.testing import RunTask
 
 # The fixture itself, whatever of Batchdesk is installed where the tests run.
@@ -93,12 +94,12 @@ def test_bad_settings_and_bad_plugins_fail_the_test(run_task: RunTask, tmp_path:
 
 
 def test_a_plugin_of_several_tasks_is_not_guessed(run_task: RunTask, tmp_path: Path) -> None:
-    code = (PLUGINS / "classify.py").read_text()
-    two = 'class Other(Classify):\n    name = "other"\n\n\n@hookimpl\ndef register_tasks'
-    code = code.replace("@hookimpl\ndef register_tasks", two).replace("[Classify()]", "[Classify(), Other()]")
-    (tmp_path / "two.py").write_text(code)
-    with pytest.raises(PluginError, match=r"has not one task but classify, other: give run_task the task itself"):
-        run_task(tmp_path / "two.py", ["Buy now!"], labels="spam,ham")
+    write_package("mood", tmp_path / "package", Registry())
+    code = (tmp_path / "package" / "batchdesk_mood.py").read_text()
+    other = 'class Other(Mood):\n    name = "other"\n\n\n@hookimpl'
+    (tmp_path / "two.py").write_text(code.replace("@hookimpl", other).replace("[Mood()]", "[Mood(), Other()]"))
+    with pytest.raises(PluginError, match=r"has not one task but mood, other: give run_task the task itself"):
+        run_task(tmp_path / "two.py", ["Buy now!"])
 
 
 def test_images_and_ready_subjects_are_records_too(run_task: RunTask, tmp_path: Path) -> None:

@@ -133,11 +133,16 @@ def of_run(loader: Loader, settings: Settings, task: str, version_id: int | None
 NEW = 0  # the id of a version that is none yet
 
 
+def in_use(settings: Settings) -> list[Installed]:
+    """The installed plugins in use that can be loaded here, unpacked; nothing of them runs."""
+    with db.transaction() as tx:
+        versions = plugins.in_use(tx)
+    return _ready(versions, settings)[0] if _allowed(settings) else []
+
+
 def beside(settings: Settings, name: str) -> list[Installed]:
     """The installed plugins that another is tried beside."""
-    with db.transaction() as tx:
-        versions = [one for one in plugins.in_use(tx) if one.name != name]
-    return _ready(versions, settings)[0] if _allowed(settings) else []
+    return [one for one in in_use(settings) if one.name != name]
 
 
 def trial(loader: Loader, others: Sequence[Installed], about: About, folder: Path) -> dict[str, Any]:

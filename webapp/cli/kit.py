@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 import click
 
 from webapp import PLUGINS
+from webapp.batches import pluginset
 from webapp.cli.app import BAD_USAGE, OK
+from webapp.cli.environment import has_database, opened
 from webapp.cli.starting import read_pairs
 from webapp.errors import InputError
 from webapp.hooks import load_plugins
@@ -79,7 +81,7 @@ def check(context: click.Context, what: str | None, pairs: dict[str, str], recor
     context.exit(BAD_USAGE if problems else OK)
 
 
-def _targets(what: str | None, unpacked: Path) -> Iterator[kit_targets.Target]:
+def _targets(what: str | None, unpacked: Path) -> Sequence[kit_targets.Target]:
     from webapp.kit import targets
 
     registry = load_plugins(folder=PLUGINS, safe_mode=load().safe_mode)
@@ -87,15 +89,33 @@ def _targets(what: str | None, unpacked: Path) -> Iterator[kit_targets.Target]:
         [*(plugin.name for plugin in registry.plugins), *(problem.plugin for problem in registry.problems)]
     )
     if what is None:
-        yield from (targets.Target(name, "") for name in names)
-    elif what in names:
-        yield targets.Target(what, "")
-    elif Path(what).exists():
-        yield from targets.find(Path(what), unpacked)
-    else:
+        return [*(targets.Target(name, "") for name in names), *_installed()]
+    if what in names:
+        return [targets.Target(what, "")]
+    if Path(what).exists():
+        return targets.find(Path(what), unpacked)
+    found = [target for target in _installed() if what in (target.name, target.source.partition(" ")[0])]
+    if not found:
         raise InputError(
             f"There is no plugin '{what}', and no such path. `batchdesk plugins list` shows what there is."
         )
+    return found
+
+
+def _installed() -> list[kit_targets.Target]:
+    """The plugins that are installed, each in the version in use."""
+    from webapp.kit import targets
+
+    settings = load()
+    if not has_database(settings):
+        return []
+    with opened(working=False):
+        versions = pluginset.in_use(settings)
+    return [
+        targets.Target(name, f"{one.name} {one.version}", one.version, value, str(one.folder))
+        for one in versions
+        for name, value in one.entry_points
+    ]
 
 
 def _count(number: int, noun: str) -> str:
