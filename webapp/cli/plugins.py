@@ -15,7 +15,7 @@ from webapp.cli import kit
 from webapp.cli.environment import has_database, opened
 from webapp.cli.installing import COMMANDS, agreement_told
 from webapp.cli.starting import OWNER, read_pairs
-from webapp.errors import InputError, LocalServicesError
+from webapp.errors import LocalServicesError
 from webapp.hooks import Registry, load_plugins
 from webapp.hooks.configured import Configured
 from webapp.settings import load
