@@ -190,6 +190,10 @@ class Settings(BaseModel):
     plugin_install: PluginInstall | None = Field(
         None, description="Who may install plugins: off, cli or web. Absent: web when embedded, else cli."
     )
+    files: Path | None = Field(
+        None,
+        description="The folder that the source `files` may read, the same on every worker machine. Absent: none.",
+    )
     safe_mode: Annotated[bool, BeforeValidator(_flag)] = Field(
         False, description="1 loads no plugin at all, to get in when one misbehaves."
     )

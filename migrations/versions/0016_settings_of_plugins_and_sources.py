@@ -25,7 +25,6 @@ def upgrade() -> None:
     op.add_column("runs", sa.Column("checked_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column("datasets", sa.Column("source_name", sa.Text(), nullable=True))
     op.add_column("datasets", sa.Column("source_settings", sa.JSON(), nullable=True))
-    op.add_column("datasets", sa.Column("source_run_id", sa.BigInteger(), nullable=True))
     op.add_column("uploads", sa.Column("source_name", sa.Text(), nullable=True))
     op.add_column("uploads", sa.Column("source_settings", sa.JSON(), nullable=True))
     op.add_column("uploads", sa.Column("token", sa.Text(), nullable=True))
@@ -36,7 +35,7 @@ def downgrade() -> None:
     op.drop_constraint(op.f("uq_uploads_token"), "uploads")
     for column in ("token", "source_settings", "source_name"):
         op.drop_column("uploads", column)
-    for column in ("source_run_id", "source_settings", "source_name"):
+    for column in ("source_settings", "source_name"):
         op.drop_column("datasets", column)
     op.drop_column("runs", "checked_at")
     op.drop_table("plugin_settings")

@@ -28,6 +28,7 @@ IDS = {
     "dataset_id": "SELECT id FROM datasets WHERE id = 1",
     "subject_id": "SELECT id FROM subjects WHERE dataset_id = 1 LIMIT 6",
     "upload_id": "SELECT id FROM uploads",
+    "source_name": "SELECT 'files'",
     "user_id": "SELECT id FROM users",
     "schedule_id": "SELECT id FROM schedules",
     "wish_id": "SELECT id FROM resubmissions",

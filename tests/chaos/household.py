@@ -33,6 +33,7 @@ from webapp.local import Services
 
 PATIENCE = 20.0
 TABLE_URL = "CHAOS_TABLE_URL"  # where workers find the table that outputs are delivered to
+TAKEN_FROM = "BATCHDESK_FILES"  # a folder of the household's own, for imports from the source `files`
 SETTINGS = {
     "BATCHDESK_POLL_SCHEDULE": "*:0.2",
     "BATCHDESK_RETRY_DELAY": "0",
@@ -265,8 +266,11 @@ class Workshop:
         environ |= {"DATABASE_URL": services.database_url, "REDIS_URL": services.redis_url} | given
         environ |= {"BATCHDESK_SECRET_KEY": "only for tests, and long enough"}
         environ |= {ORDERS: str(folder / "orders"), PLANTED: planted, TABLE_URL: services.database_url}
+        environ |= {TAKEN_FROM: str(folder)}
         os.environ[TABLE_URL] = services.database_url  # for steps that are performed in this process
         household = Household(self.nursery, folder, environ, DeskDriver(app), api)
+        before = os.environ.get(TAKEN_FROM, "")
+        os.environ[TAKEN_FROM] = str(folder)
         try:
             with app.app_context():
                 household.flush_queue()
@@ -275,6 +279,7 @@ class Workshop:
                         household.start(role, f"{role}-{nth + 1}")
                 yield household
         finally:
+            os.environ[TAKEN_FROM] = before
             household.close()
             with app.app_context():
                 db.db.engine.dispose()

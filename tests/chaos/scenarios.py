@@ -6,6 +6,7 @@ the list which rounds and sweeps strike at. A place that no scenario passes fail
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,10 +22,10 @@ from support.plugin_wheels import file_name, wheel
 from support.uploading import Uploads
 
 from chaos.boundaries import Watch, watch
-from chaos.household import PATIENCE, TABLE_URL, Household, Workshop
+from chaos.household import PATIENCE, TABLE_URL, TAKEN_FROM, Household, Workshop
 from chaos.orders import LEAVE, STALL, WAIT, WAIT_SECONDS
 from chaos.points import Point
-from webapp import db, delivery_wishes, plugin_wishes, wishes
+from webapp import db, delivery_wishes, plugin_wishes, source_wishes, wishes
 from webapp.batches import leaving
 from webapp.batches.completion import pause_run
 from webapp.batches.naming import new_token
@@ -162,6 +163,7 @@ def start(desk: DeskDriver, scenario: Scenario, folder: Path) -> int:
         run_id = desk.start(documents(scenario.records), task=scenario.task)
         if scenario.uploads:
             upload(desk, run_id)
+            take_in()
         if scenario.plugin:
             want_plugins(f"1.{run_id}")
         if scenario.delivers:
@@ -209,6 +211,13 @@ def upload(desk: DeskDriver, run_id: int) -> None:
     dataset = desk.scalar("SELECT dataset_id FROM runs WHERE id = :id", id=run_id)
     sent.ask(sent.store("new.csv", b"key,text\na,alpha\n,nobody\n"))
     sent.ask(sent.store("next.csv", b"key,text\ndoc-0,changed\nnew,beta\n", dataset_id=dataset))
+
+
+def take_in() -> None:
+    """Ask for the records of a source: one, in a file of the household's."""
+    name = f"{new_token()}.csv"
+    (Path(os.environ[TAKEN_FROM]) / name).write_text("key,text\na,alpha\n")
+    source_wishes.ask_source("files", {"path": name}, dataset_name="taken in", actor="chaos", token=new_token())
 
 
 def click_on_uploads(desk: DeskDriver, what: str) -> None:

@@ -43,7 +43,9 @@ def test_a_worker_can_die_in_every_place_of_every_step(workshop: Workshop, point
 
 
 def test_a_worker_can_die_in_every_place_of_an_import(workshop: Workshop, points: dict[Point, Scenario]) -> None:
-    """A file becomes one dataset, and another one revision, wherever the worker dies that reads them."""
+    """A file and what a source gives become one dataset each, and another file one revision, wherever the worker dies
+    that reads them.
+    """
     struck = one_each(point for point in points if point.step == StepName.IMPORT)
     with workshop.household(clocks=0) as household:
         for point in struck:
@@ -53,9 +55,9 @@ def test_a_worker_can_die_in_every_place_of_an_import(workshop: Workshop, points
         made = "SELECT count(*), count(DISTINCT d.id), min(d.subjects), max(d.subjects) FROM uploads u JOIN datasets d "
         of = f"{made} ON d.id = u.dataset_id WHERE u.refreshes = :refreshes AND d.revision = :revision"
         rounds = len(struck)
-        assert household.desk.rows(of, refreshes=False, revision=1) == [(rounds, rounds, 1, 1)]
+        assert household.desk.rows(of, refreshes=False, revision=1) == [(2 * rounds, 2 * rounds, 1, 1)]
         assert household.desk.rows(of, refreshes=True, revision=2) == [(rounds, rounds, 2, 2)]
-        assert household.desk.scalar("SELECT count(*) FROM datasets") == 2 * rounds
+        assert household.desk.scalar("SELECT count(*) FROM datasets") == 3 * rounds
     assert rounds >= 8
 
 

@@ -10,7 +10,7 @@ from support.sandbox import Sandbox
 from support.unknown import stranger, unknown
 from support.uploading import Uploads
 
-from webapp import db, wishes
+from webapp import db, source_wishes, wishes
 from webapp.batches.naming import new_token
 from webapp.batches.reprocessing import Which
 from webapp.batches.schedules import Wanted
@@ -73,6 +73,9 @@ def fill(desk: DeskDriver, sandbox: Sandbox) -> None:
     sent.imported("bad.csv", b"key,text\n,nobody\n")
     sent.imported("next.csv", b"key,text\ndoc-0,changed\n", dataset_id=1)
     sent.store("waiting.csv", b"key,text\na,alpha\n")
+    source_wishes.ask_outputs(run_id, actor="t", token=new_token())
+    source_wishes.ask_source("files", {"path": "a"}, dataset_name="a", actor="t", token=new_token())
+    desk.perform_due()
     unknown(desk, sandbox, "drop_after")
     stranger(sandbox)
     wishes.ask_look(actor="t")

@@ -19,7 +19,7 @@ from support.unknown import slow_stranger
 from support.uploading import Uploads
 from werkzeug.routing import Rule
 
-from webapp import wishes, workers
+from webapp import source_wishes, wishes, workers
 from webapp.batches.naming import new_token
 from webapp.batches.reprocessing import Which
 from webapp.batches.schedules import Wanted
@@ -71,6 +71,10 @@ def _uploads(desk: DeskDriver) -> None:
     sent.imported("people.csv", b"key,text\na,alpha\n,nobody\na,again\n")
     sent.imported("next.csv", b"key,text\ndoc-0,changed\nnew,beta\n", dataset_id=1)
     sent.store("waiting.csv", b"key,text,more\n" + b"k" * 200 + b",alpha," + b"x" * 300 + b"\n,none,\n")
+    source_wishes.ask_outputs(1, actor="ann@example.com", token=new_token())
+    query = {"database": "env:NOT_THERE", "query": "SELECT id AS key,\n  body AS text\nFROM letters"}
+    source_wishes.ask_source("sql_query", query, dataset_name="Letters", actor="ann@example.com", token=new_token())
+    desk.perform_due()
 
 
 def _held(desk: DeskDriver, sandbox: Sandbox) -> None:
@@ -110,6 +114,7 @@ EXAMPLES: dict[str, Callable[[DeskDriver], object]] = {
     "batch_id": lambda _: 1,
     "dataset_id": lambda _: 1,
     "subject_id": lambda _: 1,
+    "source_name": lambda _: "sql_query",
     "upload_id": one("SELECT id FROM uploads WHERE state = 'compared'"),
     "request_id": one(
         "SELECT r.id FROM requests r JOIN items i ON i.id = r.item_id JOIN subjects s ON s.id = i.subject_id "
@@ -134,6 +139,10 @@ MORE = (
     "/requests/rebuild?run=1",
     "/datasets/uploads/1/",
     "/datasets/uploads/3/",
+    "/datasets/uploads/4/",
+    "/datasets/uploads/5/",
+    "/datasets/sources/sql_query?upload=5",
+    "/datasets/sources/sql_query?dataset=1",
     "/datasets/?q=nothing-like-it",
     "/datasets/1/subjects/?q=doc-1",
     "/runs/new?dataset=1",

@@ -12,9 +12,14 @@ from sqlalchemy import Connection
 
 from webapp import db
 from webapp.admin.filters import Asked, Cursor, Found, page_of
+from webapp.admin.forms import registry
 from webapp.admin.frame import expose, reading
+from webapp.admin.payloads import laid_out
+from webapp.admin.sources import SourcePages
 from webapp.admin.subjects import SubjectPages, present
 from webapp.admin.uploads import UploadPages
+from webapp.batches.derived import run_named
+from webapp.batches.naming import new_token
 from webapp.batches.uploads import OPEN
 
 PER_PAGE = 50
@@ -25,7 +30,7 @@ SHOWN = 30  # runs and revisions on it
 WAITING = 20
 
 
-class DatasetsPage(UploadPages, SubjectPages):
+class DatasetsPage(UploadPages, SourcePages, SubjectPages):
     """Datasets, newest first."""
 
     @expose("/")
@@ -58,14 +63,30 @@ class DatasetsPage(UploadPages, SubjectPages):
             waiting=_waiting(tx, dataset_id),
             runs=_runs(tx, dataset_id),
             subjects=present(tx, dataset_id, None, None, FIRST),
+            **_origin(row),
         )
+
+
+def _origin(row: Any) -> dict[str, Any]:
+    """Where a dataset came from, if that was no file: a source with its settings, or a run."""
+    if row.source_name is None:
+        return {"origin": None}
+    run_id = run_named(row.source_name)
+    return {
+        "origin": row.source_name,
+        "source": registry().sources.get(row.source_name),
+        "source_run": run_id,
+        "source_settings": None if run_id else laid_out(row.settings_text),
+        "token": new_token(),
+    }
 
 
 def find(tx: Connection, dataset_id: int) -> Any:
     """A dataset's row with the kind of its subjects; answers 404 when there is none."""
     row = db.row(
         tx,
-        "SELECT d.*, (SELECT s.kind FROM subjects s WHERE s.dataset_id = d.id ORDER BY s.position LIMIT 1) AS kind, "
+        "SELECT d.*, d.source_settings::text AS settings_text, "
+        "(SELECT s.kind FROM subjects s WHERE s.dataset_id = d.id ORDER BY s.position LIMIT 1) AS kind, "
         "(SELECT count(*) FROM (SELECT 1 FROM runs r WHERE r.dataset_id = d.id LIMIT 10000) r) AS runs "
         "FROM datasets d WHERE d.id = :id",
         id=dataset_id,
@@ -113,8 +134,8 @@ def _waiting(tx: Connection, dataset_id: int | None = None) -> list[Any]:
     return list(
         db.rows(
             tx,
-            "SELECT u.id, u.name, u.size, d.name AS dataset, u.refreshes, u.state, u.created_by, u.created_at "
-            "FROM uploads u LEFT JOIN datasets d ON d.id = u.dataset_id WHERE u.state = ANY(:states) "
+            "SELECT u.id, u.name, u.size, u.source_name, d.name AS dataset, u.refreshes, u.state, u.created_by, "
+            "u.created_at FROM uploads u LEFT JOIN datasets d ON d.id = u.dataset_id WHERE u.state = ANY(:states) "
             "AND (CAST(:dataset AS bigint) IS NULL OR u.dataset_id = :dataset) ORDER BY u.id DESC LIMIT :limit",
             states=list(OPEN),
             dataset=dataset_id,

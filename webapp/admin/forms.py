@@ -23,6 +23,7 @@ from wtforms.widgets import NumberInput
 
 from webapp.errors import BadSettings, BatchdeskError, NotFound
 from webapp.hooks import Registry, Task
+from webapp.hooks.configured import Configured
 from webapp.records import jsontext
 
 PREFIX = "set-"
@@ -85,22 +86,23 @@ class Json(TextAreaField):  # type: ignore[misc] # likewise
 
 @dataclass
 class SettingsForm:
-    """A task's settings as people fill them in.
+    """The settings of a task, a source, a sink or a plugin as people fill them in.
 
+    :param task: whose they are.
     :param values: what each setting is before anybody types, where it is stored.
     :param fields: the controls, by the setting's name.
     :param kept: settings that no control can show, and that stay as they are.
     :param problems: faults of several settings together.
     """
 
-    task: Task[Any]
+    task: Configured[Any]
     values: dict[str, Any]
     fields: BaseForm
     kept: list[str]
     problems: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, task: Task[Any], stored: Mapping[str, Any] | None = None) -> SettingsForm:
+    def of(cls, task: Configured[Any], stored: Mapping[str, Any] | None = None) -> SettingsForm:
         """The form over stored settings (those that the task no longer has are left out), with what this request says.
 
         A request without the form shows it as it is.
@@ -156,6 +158,8 @@ class SettingsForm:
             return
         own = sentence.removeprefix(f"setting '{name}'").lstrip(": ")
         control = self.fields[name]
+        if _schema(self.task).get(name, {}).get("format") == "secret":
+            control.data = ""  # it may be the secret itself, which no page repeats
         control.errors = [*control.errors, own[:1].upper() + own[1:]]
 
 
@@ -163,7 +167,7 @@ def _given() -> bool:
     return any(name.startswith(PREFIX) for name in request.form)
 
 
-def _schema(task: Task[Any]) -> dict[str, Any]:
+def _schema(task: Configured[Any]) -> dict[str, Any]:
     """The JSON schema of each setting, with what it refers to put in its place; none for types that have none."""
     try:
         schema = task.Settings.model_json_schema(by_alias=False)

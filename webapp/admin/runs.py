@@ -21,6 +21,7 @@ from webapp.admin.many import Deed, Many
 from webapp.admin.payloads import laid_out
 from webapp.admin.starting import RunsStart
 from webapp.batches import causes, resubmissions
+from webapp.batches.naming import new_token
 from webapp.batches.queries import outputs_in_parts
 from webapp.batches.selecting import Meant
 from webapp.batches.states import FailureClass, RunState
@@ -89,6 +90,7 @@ class RunsPage(RunsStart, RunsAgain, Many):
             settings=laid_out(run.settings),
             history=history.of(tx, "run_id", run_id, asked.row_id("before")),
             stamp=history.stamp(tx, "run_id", run_id),
+            token=new_token(),
         )
 
     @expose("/<row:run_id>/cancel", methods=("GET", "POST"))

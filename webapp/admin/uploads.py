@@ -10,7 +10,6 @@ from typing import Any
 
 from flask import Flask, Response, abort, flash, redirect, request, url_for
 from flask.typing import ResponseReturnValue
-from sqlalchemy import Connection
 from werkzeug.datastructures import FileStorage
 
 from webapp import db, wishes
@@ -19,6 +18,7 @@ from webapp.admin.access import actor, acts
 from webapp.admin.frame import Page, act, expose, reading
 from webapp.admin.headers import DOWNLOAD
 from webapp.batches import uploads
+from webapp.batches.derived import run_named
 from webapp.batches.states import UploadState
 from webapp.records.escapes import one_line
 from webapp.records.jsontext import dumps
@@ -93,14 +93,16 @@ class UploadPages(Page):
         tx = reading()
         row = uploads.found(tx, upload_id)
         shown = None
-        if row.state in CHOOSING:
+        if row.state in CHOOSING and row.source_name is None:
             shown = previews.preview(tx, row, _chosen("key"), _chosen("text"))
         return self.render(
             "desk/upload.html",
             row=row,
             preview=shown,
+            may_discard=row.state in CHOOSING,
+            source_run=run_named(row.source_name or ""),
             at=previews.uploading(tx, [upload_id])[0],
-            problems=problems(tx, upload_id),
+            problems=uploads.problems(tx, upload_id),
             shown_problems=PROBLEMS_SHOWN,
             history=history.of(tx, "upload_id", upload_id, None),
             stamp=history.stamp(tx, "upload_id", upload_id),
@@ -152,7 +154,7 @@ class UploadPages(Page):
     def problems(self, upload_id: int) -> Response:
         tx = reading()
         uploads.found(tx, upload_id)
-        response = Response(b"".join(_lines(problems(tx, upload_id))), mimetype="application/jsonl")
+        response = Response(b"".join(_lines(uploads.problems(tx, upload_id))), mimetype="application/jsonl")
         response.headers["Content-Disposition"] = f'attachment; filename="upload-{upload_id}-problems.jsonl"'
         response.headers["Content-Security-Policy"] = DOWNLOAD
         return response
@@ -162,7 +164,8 @@ class UploadPages(Page):
         """One of the images of the preview, in a format that every browser shows."""
         tx = reading()
         row = uploads.found(tx, upload_id)
-        image = previews.picture(tx, row, number) if row.state in CHOOSING and number <= previews.ROWS else None
+        seen = row.state in CHOOSING and row.source_name is None and number <= previews.ROWS
+        image = previews.picture(tx, row, number) if seen else None
         if image is None:
             abort(404, "There is no such image.")
         response = Response(image.content, mimetype=image.media_type)
@@ -196,17 +199,6 @@ def _chosen(name: str) -> str | None:
 
 def _storable(text: str) -> str:
     return text.replace("\0", "")[:LONGEST_NAME]
-
-
-def problems(tx: Connection, upload_id: int) -> list[Any]:
-    """The stored problems of an upload, in the order of its file."""
-    return list(
-        db.rows(
-            tx,
-            "SELECT place, fault, remedy, raw, cut FROM upload_problems WHERE upload_id = :id ORDER BY ordinal",
-            id=upload_id,
-        )
-    )
 
 
 def _lines(found: Iterable[Any]) -> Iterator[bytes]:

@@ -1,6 +1,6 @@
 """Runs plugin code over rows in a process of its own, bounded in time and memory, and says which row broke the bounds.
-Planning, processing and delivering call it; whatever a plugin does to that process, the worker and the other rows go
-on.
+Planning, checking, importing, processing and delivering call it; whatever a plugin does to that process, the worker and
+the other rows go on.
 
 The process is forked from the worker, so it has all that the worker has loaded, and is thrown away with whatever the
 plugin left in it. It touches no connection of the worker's and ends without tidying up. On Linux it dies with its
@@ -51,10 +51,14 @@ class Broke:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How long the work on one row may take: seconds of processor time, and in all."""
+    """How long the work on one row may take: seconds of processor time, and in all.
+
+    :param tries: of a row that ends its process.
+    """
 
     cpu: int
     wall: float
+    tries: int = TRIES
 
 
 def bounded(rows: Sequence[Row], work: Callable[[Row], Any], bounds: Bounds | None = None) -> Iterator[tuple[Row, Any]]:
@@ -78,7 +82,7 @@ def bounded(rows: Sequence[Row], work: Callable[[Row], Any], bounds: Bounds | No
         if done < len(rows):
             tries += 1
             broke = child.broke()
-            if broke.certain or tries == TRIES:
+            if broke.certain or tries == bounds.tries:
                 yield rows[done], broke
                 done, tries = done + 1, 0
 
@@ -149,7 +153,8 @@ class _Child:
         if code == -signal.SIGXCPU:
             return Broke(f"took more than {self._bounds.cpu} seconds of processor time", certain=True)
         how = f"exit status {code}" if code >= 0 else _signal(-code)
-        return Broke(f"ended its process {TRIES} times ({how})")
+        times = f" {self._bounds.tries} times" if self._bounds.tries > 1 else ""
+        return Broke(f"ended its process{times} ({how})")
 
 
 def _signal(number: int) -> str:

@@ -26,21 +26,32 @@ def import_records(
     :param records: in input order, problems already taken out (see `Sieve`).
     :raises InputError: there is no record at all.
     """
+    dataset_id = new_dataset(tx, name=name, source=str(source), text_field=text_field, owner=owner)
+    kinds: set[str] = set()
+    count = db.copy_rows(tx, "subjects", SUBJECT_COLUMNS, subject_rows(dataset_id, records, kinds))
+    if not count:
+        raise InputError(f"{source}: it holds no usable record, so there is nothing to run.")
+    holds(tx, dataset_id, count)
+    return dataset_id, kinds.pop()
+
+
+def new_dataset(tx: Connection, *, name: str, source: str, text_field: str, owner: str) -> int:
+    """A dataset that holds nothing yet; its id."""
     dataset_id: int = db.scalar(
         tx,
         "INSERT INTO datasets (name, source, text_field, created_by) VALUES (:name, :source, :text_field, :owner) "
         "RETURNING id",
         name=name,
-        source=str(source).encode("utf-8", "backslashreplace").decode(),
+        source=source.encode("utf-8", "backslashreplace").decode(),
         text_field=text_field,
         owner=owner,
     )
-    kinds: set[str] = set()
-    count = db.copy_rows(tx, "subjects", SUBJECT_COLUMNS, subject_rows(dataset_id, records, kinds))
-    if not count:
-        raise InputError(f"{source}: it holds no usable record, so there is nothing to run.")
+    return dataset_id
+
+
+def holds(tx: Connection, dataset_id: int, count: int) -> None:
+    """Say how many subjects a dataset has been filled with."""
     db.run(tx, "UPDATE datasets SET subjects = :count WHERE id = :id", count=count, id=dataset_id)
-    return dataset_id, kinds.pop()
 
 
 def subject_rows(dataset_id: int, records: Iterable[Record], kinds: set[str]) -> Iterator[tuple[Any, ...]]:

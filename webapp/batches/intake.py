@@ -1,5 +1,5 @@
-"""The step `import`: the records of an upload become a dataset, or are compared with the one that they are to refresh,
-which a person then confirms. In one transaction each, or nothing of it.
+"""The step `import`: the records of an upload, or of a source, become a dataset, or are compared with the one that they
+are to refresh, which a person then confirms. In one transaction each, or nothing of it.
 
 The workers call it, holding the step's lease. The bytes are fetched from the database into a folder of this process
 and read there, in flat memory.
@@ -15,17 +15,17 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import Connection
 
 from webapp import db
-from webapp.batches import leaving, refreshing, uploads
+from webapp.batches import derived, leaving, refreshing, sources, sourcing, uploads
 from webapp.batches.desk import Desk
-from webapp.batches.importing import SUBJECT_COLUMNS, import_records, subject_rows
+from webapp.batches.importing import SUBJECT_COLUMNS, holds, import_records, new_dataset, subject_rows
 from webapp.batches.states import UploadState, move_upload
 from webapp.batches.steps import Lease
-from webapp.errors import InputError
+from webapp.errors import InputError, NotFound, PluginError
 from webapp.records.archives import Archive
 from webapp.records.reading import Problem, Record, read_records
 
@@ -44,11 +44,11 @@ def import_upload(desk: Desk, lease: Lease) -> float | None:
     if upload.state == UploadState.APPLYING:
         _apply(lease, upload)
     elif upload.state == UploadState.IMPORTING:
-        work = _Work(lease, upload)
+        work = _Work(desk, lease, upload)
         try:
             with _own_folder() as folder:
                 work.read(folder)
-        except InputError as error:
+        except (InputError, NotFound, PluginError) as error:
             _refuse(lease, work, str(error))
     return None
 
@@ -56,7 +56,8 @@ def import_upload(desk: Desk, lease: Lease) -> float | None:
 class _Work:
     """One upload while its records are read: what is wrong with them, and how far it is."""
 
-    def __init__(self, lease: Lease, upload: Any) -> None:
+    def __init__(self, desk: Desk, lease: Lease, upload: Any) -> None:
+        self.desk = desk
         self.lease = lease
         self.upload = upload
         self.first: list[Problem] = []
@@ -65,22 +66,38 @@ class _Work:
         self._told = -TELL_SECONDS
 
     def read(self, folder: Path) -> None:
-        """Fetch the file and store its records.
+        """Fetch what is to be imported and store its records.
 
         :raises InputError: it is unusable, or some of its records are and nobody said to skip them.
         """
         upload = self.upload
+        run_id = derived.run_named(upload.source_name or "")
         try:
-            source = self._source(folder)
-            found = read_records(source, key_field=upload.key_field, text_field=upload.text_field)
+            filling = _Outputs(self, run_id) if run_id else _Records(self, self._found(folder))
             if upload.refreshes:
-                _compare(self, found)
+                _compare(self, filling)
             else:
-                _import(self, found)
+                _import(self, filling)
         except InputError as error:
             raise InputError(for_pages(str(error), folder)) from error
 
-    def _source(self, folder: Path) -> Path:
+    def _found(self, folder: Path) -> Iterator[Record | Problem]:
+        if self.upload.source_name is not None:
+            return self._given(folder)
+        return read_records(self._file(folder), key_field=self.upload.key_field, text_field=self.upload.text_field)
+
+    def _given(self, folder: Path) -> Iterator[Record | Problem]:
+        """What a source gives, once it has come in as a whole."""
+        path, registry = folder / "given", self.desk.registry
+        with db.transaction() as tx:
+            source, settings = sources.of_upload(tx, registry, self.upload)
+        for reached in sourcing.spool(source, settings, path):
+            leaving.look()
+            self._fetched = reached.size
+            self._tell()
+        return sourcing.spooled(path)
+
+    def _file(self, folder: Path) -> Path:
         """The file in our folder, by its own name; of an archive the folder of what it holds."""
         path = folder / uploads.file_name(self.upload.name)
         with path.open("xb") as stream:
@@ -145,18 +162,62 @@ def _count(problems: int) -> str:
     return f"{words}, so nothing was imported."
 
 
-def _import(work: _Work, found: Iterable[Record | Problem]) -> None:
-    """Make the dataset. The lease is looked at last: its row is kept free while the records are read."""
-    upload = work.upload
-    with db.transaction() as tx:
-        dataset_id, _ = import_records(
+class _Filling(Protocol):
+    """Where the records of an import come from, within the transaction that stores them."""
+
+    def dataset(self, tx: Connection) -> int:
+        """Make a dataset of them; its id."""
+
+    def stage(self, tx: Connection) -> int:
+        """Put them where they wait for somebody to confirm; how many."""
+
+
+class _Records:
+    """Records that have been read here."""
+
+    def __init__(self, work: _Work, found: Iterable[Record | Problem]) -> None:
+        self._work, self._found = work, found
+
+    def dataset(self, tx: Connection) -> int:
+        upload = self._work.upload
+        return import_records(
             tx,
-            work.records(found),
+            self._work.records(self._found),
             name=upload.dataset_name,
             source=Path(upload.name),
             text_field=upload.text_field,
             owner=upload.created_by,
+        )[0]
+
+    def stage(self, tx: Connection) -> int:
+        rows = subject_rows(self._work.upload.id, self._work.records(self._found), set())
+        return db.copy_rows(tx, "upload_records", RECORD_COLUMNS, rows)
+
+
+class _Outputs:
+    """The outputs of a run, which are in the database already."""
+
+    def __init__(self, work: _Work, run_id: int) -> None:
+        self._upload, self._run_id = work.upload, run_id
+
+    def dataset(self, tx: Connection) -> int:
+        upload = self._upload
+        made = new_dataset(
+            tx, name=upload.dataset_name, source=upload.name, text_field=upload.text_field, owner=upload.created_by
         )
+        holds(tx, made, derived.into_dataset(tx, self._run_id, made))
+        return made
+
+    def stage(self, tx: Connection) -> int:
+        return derived.into_staging(tx, self._run_id, self._upload.id)
+
+
+def _import(work: _Work, filling: _Filling) -> None:
+    """Make the dataset. The lease is looked at last: its row is kept free while the records are read."""
+    upload = work.upload
+    with db.transaction() as tx:
+        dataset_id = filling.dataset(tx)
+        sources.remember(tx, upload, dataset_id)
         work.lease.hold(tx)
         _settle(tx, work, UploadState.IMPORTED, dataset_id=dataset_id, revision=1, added=_subjects(tx, dataset_id))
         uploads.forget(tx, upload.id)
@@ -166,13 +227,12 @@ def _subjects(tx: Connection, dataset_id: int) -> int:
     return int(db.scalar(tx, "SELECT subjects FROM datasets WHERE id = :id", id=dataset_id))
 
 
-def _compare(work: _Work, found: Iterable[Record | Problem]) -> None:
+def _compare(work: _Work, filling: _Filling) -> None:
     """Stage the records, and say how they differ from what the dataset holds."""
     upload = work.upload
     with db.transaction() as tx:
         db.run(tx, "DELETE FROM upload_records WHERE upload_id = :id", id=upload.id)
-        rows = subject_rows(upload.id, work.records(found), set())
-        if not db.copy_rows(tx, "upload_records", RECORD_COLUMNS, rows):
+        if not filling.stage(tx):
             raise InputError(f"{upload.name} holds no usable record.")
         dataset = refreshing.lock(tx, upload.dataset_id)
         refreshing.check_kind(tx, upload.id, dataset.id)
@@ -214,6 +274,7 @@ def _apply(lease: Lease, upload: Any) -> None:
             move_upload(tx, upload.id, UploadState.COMPARED, actor=ACTOR, reason=words, **_columns(found))
             return
         revision = refreshing.refresh(tx, upload.id, dataset, remove_absent=upload.remove_absent)
+        sources.remember(tx, upload, dataset.id)
         lease.hold(tx)
         move_upload(tx, upload.id, UploadState.IMPORTED, actor=ACTOR, revision=revision)
         uploads.forget(tx, upload.id)

@@ -70,11 +70,10 @@ class Dataset(Base):
     name: Mapped[str]
     source: Mapped[str]
     text_field: Mapped[str]
-    # The plugin's source that its records came from, with the settings as people wrote them; or the run whose outputs
-    # they are. None of them for files.
+    # The plugin's source that its records came from, with its settings; or `run:ID`, whose outputs they are. None of
+    # both for files.
     source_name: Mapped[str | None]
     source_settings: Mapped[Any | None] = mapped_column(JSON)
-    source_run_id: Mapped[int | None]
     subjects: Mapped[int] = mapped_column(Integer, server_default="0")
     # Counts the refreshes; see `webapp.batches.selections` for what a run over one of them holds.
     revision: Mapped[int] = mapped_column(Integer, server_default="1")

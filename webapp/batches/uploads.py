@@ -280,6 +280,17 @@ def put_problems(tx: Connection, upload_id: int, first: Sequence[Problem]) -> No
     )
 
 
+def problems(tx: Connection, upload_id: int) -> list[Any]:
+    """The stored problems of an upload, in the order of its records."""
+    return list(
+        db.rows(
+            tx,
+            "SELECT place, fault, remedy, raw, cut FROM upload_problems WHERE upload_id = :id ORDER BY ordinal",
+            id=upload_id,
+        )
+    )
+
+
 def forget(tx: Connection, upload_id: int) -> None:
     """Delete an upload's bytes and staged records; what it was and its problems stay."""
     for table in ("upload_chunks", "upload_records", "upload_progress"):

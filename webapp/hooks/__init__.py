@@ -5,6 +5,7 @@ Plugins import from here and nowhere else in Batchdesk; the host's planning, pro
 from webapp.errors import InputError, InvalidOutput
 from webapp.hooks.configured import Secret, reveal
 from webapp.hooks.declared import Line, Lines, named_lines
+from webapp.hooks.files import file_records
 from webapp.hooks.loading import load_plugins
 from webapp.hooks.moving import OutputRecord, Record, RunFacts, Sink, Source
 from webapp.hooks.payloads import Image, Message, Subject
@@ -35,6 +36,7 @@ __all__ = [
     "Source",
     "Subject",
     "Task",
+    "file_records",
     "hookimpl",
     "load_plugins",
     "named_lines",

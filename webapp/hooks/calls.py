@@ -1,5 +1,5 @@
 """The host's calls to a plugin's methods and hooks: what a plugin raises or returns amiss becomes an error of ours.
-Planning, checking, processing and delivering call plugins through here and nowhere else.
+Planning, checking, importing, processing and delivering call plugins through here and nowhere else.
 
 Caught are Exception and SystemExit, but for MemoryError: that is a bound of the process, and whoever set it says so.
 What interrupts a worker from outside must derive from BaseException, so that it passes through and is not taken for
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +19,13 @@ from pydantic import BaseModel
 from webapp.errors import BatchdeskError, InputError, InvalidOutput, PluginError
 from webapp.hooks.checks import check_json, check_own, check_shared
 from webapp.hooks.configured import hidden
-from webapp.hooks.moving import OutputRecord, RunFacts, Sink
+from webapp.hooks.moving import OutputRecord, Record, RunFacts, Sink, Source
 from webapp.hooks.payloads import Message, Subject
 from webapp.hooks.registry import Hooked
 from webapp.hooks.task import Task
+from webapp.records.given import Giving
+from webapp.records.reading import Problem
+from webapp.records.reading import Record as FileRecord
 
 
 def shared_params(task: Task[Any], settings: BaseModel) -> dict[str, Any]:
@@ -125,6 +128,56 @@ def _trouble(call: Callable[[], object], settings: BaseModel) -> Trouble | None:
         return None
     known = isinstance(wait, int | float) and math.isfinite(wait)
     return Trouble(hidden(words, settings), wait if known else None)
+
+
+def records(source: Source[Any], settings: BaseModel) -> Iterator[FileRecord | Problem]:
+    """What a source gives, checked record by record; a record that is no use is a problem, and does not end it.
+
+    :raises InputError: the source says that it cannot read, or reads on.
+    :raises PluginError: it raised, or gave what is no record; says after which one.
+    """
+    giving = Giving(getattr(settings, "kind", None) or source.kind, text_field(source, settings))
+    try:
+        found = source.records(settings)
+        if not isinstance(found, Iterable):
+            raise PluginError(f"records returned {type(found).__name__}: write it with `yield`, or return an iterator")
+        for one in found:
+            if isinstance(one, FileRecord | Problem):
+                yield giving.take(one)
+            elif isinstance(one, Record):
+                yield giving.admit(one.key, one.data, _fault_of(one.data))
+            else:
+                raise PluginError(f"records gave {type(one).__name__}, which is no Record")
+    except MemoryError:
+        raise
+    except InputError as error:
+        words = f"{str(error).rstrip('.')}{_after(giving)}." if giving.number else str(error)
+        raise InputError(hidden(words, settings)) from error
+    except PluginError as error:
+        raise PluginError(f"Source '{source.name}': {error}{_after(giving)}.") from error
+    except (Exception, SystemExit) as error:
+        words = hidden(_raised(error), settings)
+        raise PluginError(f"Source '{source.name}': records raised {words}{_after(giving)}.") from error
+
+
+def text_field(source: Source[Any], settings: BaseModel) -> str:
+    """The member of a source's records that holds their text."""
+    return str(getattr(settings, "text_field", None) or source.text_field)
+
+
+def _fault_of(data: Any) -> str | None:
+    """Why JSON cannot hold a record's data."""
+    try:
+        check_json(data, "its data")
+    except PluginError as error:
+        return str(error).rstrip(".")
+    except RecursionError:
+        return "its data is nested too deeply"
+    return None
+
+
+def _after(giving: Giving) -> str:
+    return f", after {giving.where}" if giving.number else ", before its first record"
 
 
 def _raised(error: BaseException) -> str:

@@ -17,6 +17,8 @@ S = TypeVar("S", bound=BaseModel)
 _SECRET = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)")
 _PASSWORD = re.compile(r"//[^/?#]*?:([^/?#]+)@")
 SHORTEST_HIDDEN = 4  # characters: what is shorter is part of ordinary words
+# What Batchdesk itself is set up with: whoever may fill in a form must not have it sent anywhere.
+_OURS = re.compile(r"env:(DATABASE_URL|REDIS_URL|(ANTHROPIC|BATCHDESK|PG)[A-Z0-9_]*)", re.IGNORECASE)
 
 
 class Configured(Generic[S]):
@@ -73,6 +75,8 @@ def _named(value: str) -> str:
     if not _SECRET.fullmatch(value):
         # The value is not repeated: it may be the secret itself.
         raise ValueError("write env:NAME, where NAME is an environment variable of the workers that holds the secret")
+    if _OURS.fullmatch(value):
+        raise ValueError(f"{value} is one of Batchdesk's own: put what is needed into a variable of its own")
     return value
 
 

@@ -156,7 +156,7 @@ def _check_name(one: Configured[Any]) -> None:
             f"{who} has the name {one.name!r}: use a lower-case letter, then lower-case letters, "
             f"digits and _, at most {_NAME_LIMIT}."
         )
-    texts = {Task: ("title", "version"), Source: ("title", "kind"), Sink: ("title",)}
+    texts = {Task: ("title", "version"), Source: ("title", "kind", "text_field"), Sink: ("title",)}
     for attribute in next(found for kind, found in texts.items() if isinstance(one, kind)):
         value = getattr(one, attribute)
         if not isinstance(value, str) or not value.strip():

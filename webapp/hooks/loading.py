@@ -26,7 +26,10 @@ from webapp.hooks.registry import Hooked, PluginInfo, PluginProblem, Registry
 
 ENTRY_POINTS = "batchdesk.plugins"
 # They load first, so that nobody takes their names.
-SHIPPED = ("classify", "summarise", "alt_text", "extract", "evaluate", "limits", "sql_table", "webhook", "notify")
+SHIPPED = (
+    *("classify", "summarise", "alt_text", "extract", "evaluate", "limits"),
+    *("sql_query", "files", "sql_table", "webhook", "notify"),
+)
 
 _MEND = "Mend it or remove it."
 

@@ -78,16 +78,19 @@ class OutputRecord:
 
 
 class Source(Configured[S]):
-    """Where records come from."""
+    """Where records come from. A setting called `kind` or `text_field` takes the place of what is said here."""
 
     noun = "Source"
     name: str = ""  # [a-z][a-z0-9_]*, unique in the installation
     title: str = ""  # for people; drawn from the name when left out
     kind: str = "document"  # of the records: `document`, or a kind of your own
+    text_field: str = "text"  # the member of a record's data that holds its text; a document must have one
     Settings: type[S]
 
     def records(self, settings: S) -> Iterator[Record]:
-        """Each record once, one after the other; never all in memory.
+        """Each record once, one after the other; never all in memory. What `file_records` gives is passed on as it is.
+
+        Runs in a process of its own. One that gives nothing for ten minutes is ended.
 
         :raises InputError: the records cannot be read; the text says why and what to do.
         """

@@ -68,7 +68,7 @@ class Admission:
         self._name = one_line(path.name)
         self._key_field = key_field
         self._text_field = text_field
-        self._first_lines = _FirstLines()
+        self._first_lines = FirstLines()
         self._position = 0
 
     def admit(self, line: int, members: dict[str, Any], data: bytes, raw: bytes) -> Record | Problem:
@@ -141,8 +141,8 @@ def key_fault(key: str) -> Fault | None:
     return None
 
 
-class _FirstLines:
-    """On which line a key was first seen: 12 bytes a slot, where a dict would take 130 bytes a key.
+class FirstLines:
+    """On which line, or as which record, a key came first: 12 bytes a slot, where a dict would take 130 bytes a key.
 
     An open-addressing table of Python's own 64-bit string hash, which nobody outside the process can aim at. Two
     keys of a million share a hash once in 37 million files.
