@@ -76,7 +76,7 @@ class Tried:
         app = Flask("form")
         app.extensions["batchdesk"] = SimpleNamespace(registry=self._registry)
         with app.test_request_context():
-            form = SettingsForm.of(self._owner(noun, name))  # type: ignore[arg-type] # it reads the settings only
+            form = SettingsForm.of(self._owner(noun, name))
             drawn = {control.short_name: str(control()) for control in form.fields}
             return {"controls": list(drawn), "kept": form.kept}
 
