@@ -67,7 +67,7 @@ def fill(desk: DeskDriver, sandbox: Sandbox) -> None:
     run_id = desk.run(documents(40))
     sandbox.configure(nasty_share=0, invalid_share=0)
     wishes.ask_resubmit(run_id, [FailureClass.FIX], actor="t")
-    wishes.ask_reprocess(run_id, Which.ALL, version="1", actor="t")
+    wishes.ask_reprocess(run_id, Which.ALL, version=desk.desk.registry.task("classify").version, actor="t")
     desk.work_until_over(run_id)
     sent = Uploads(desk)
     sent.imported("bad.csv", b"key,text\n,nobody\n")

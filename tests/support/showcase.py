@@ -53,7 +53,7 @@ def fill(desk: DeskDriver, sandbox: Sandbox, folder: Path) -> None:
         Picture.new("RGB", (320, 200), (40 * n, 90, 200 - 30 * n)).save(folder / f"picture-{n}.png")
     desk.work_until_over(desk.start_folder(folder, "alt_text"))
     desk.run(documents(12), task="summarise")
-    wishes.ask_reprocess(first, Which.ALL, version="1", actor="ann@example.com")
+    wishes.ask_reprocess(first, Which.ALL, version=desk.desk.registry.task("classify").version, actor="ann@example.com")
     wishes.ask_resubmit(first, [FailureClass.FIX], actor="ann@example.com")
     desk.work_until_over(first, hurry=True)
     nightly = Wanted("Nightly", Over.STALE, "30 2 * * *", "Europe/Berlin")
