@@ -146,7 +146,9 @@ class Settings(BaseModel):
         description="Signs sessions. Embedded: made once under the home; with DATABASE_URL it is required, "
         "the same on every web machine.",
     )
-    home: Path = Field(Path("instance"), description="Folder for embedded data, logs and the sandbox.")
+    home: Path = Field(
+        Path("instance"), description="Folder for embedded data, logs, the sandbox and unpacked plugins."
+    )
     host: str = Field("127.0.0.1", description="Address that the dashboard listens on.")
     port: int = Field(8000, ge=0, le=65535, description="Port that the dashboard listens on.")
     trusted_proxies: int = Field(

@@ -145,7 +145,8 @@ def work(connection: Redis) -> None:
     """Be a worker until SIGTERM: one queue, no RQ scheduler, JSON jobs. A queue that is away is waited for."""
     desk: Desk = current_app.extensions["batchdesk"]
     _ = desk.gateway  # loaded once here, not in every forked job
-    desk.careful = False  # its heart is, for all of them; no plugin is loaded in this process
+    desk.loader.load_shipped()  # likewise; no other plugin is loaded in this process
+    desk.careful = False  # its heart is, for all of them
     heart = PluginHeart("worker", desk)
     try:
         while not leaving.asked():

@@ -10,7 +10,7 @@ from support.desk import DeskDriver, documents
 from support.sandbox import Sandbox
 from support.visitor import Visitor
 
-from webapp import db, workers
+from webapp import db, hearts
 from webapp.admin import charts
 from webapp.admin.bars import stacked_bars
 from webapp.db import utcnow
@@ -134,8 +134,8 @@ def test_the_parts_are_told_by_their_own_heartbeats(desk: DeskDriver, viewer: Vi
     desk.run(documents(1))
     page = viewer.get("/")
     assert "none seen for a minute" in page and "not seen for a minute" in page
-    workers.beat("worker one", "worker")
-    workers.beat("worker two", "worker")
-    workers.beat("clock one", "clock")
+    hearts.beat("worker one", "worker")
+    hearts.beat("worker two", "worker")
+    hearts.beat("clock one", "clock")
     page = re.sub(r"<[^>]+>", "", viewer.get("/"))
     assert "Workers 2, seen just now" in page and "Clock seen just now" in page

@@ -9,7 +9,7 @@ from support.sandbox import Sandbox
 from support.services import FULL
 from support.visitor import Visitor
 
-from webapp import create_app, db, jobs, workers
+from webapp import create_app, db, hearts, jobs
 from webapp.local import Services
 
 
@@ -26,9 +26,9 @@ def test_a_process_that_is_up_says_so(visitor: Visitor) -> None:
 
 def test_workers_and_clock_count_while_their_heartbeat_is_fresh(visitor: Visitor, app: Flask) -> None:
     assert degraded(visitor) == ["workers", "clock"]
-    workers.beat("worker one", "worker")
+    hearts.beat("worker one", "worker")
     assert degraded(visitor) == ["clock"]
-    workers.beat("clock one", "clock")
+    hearts.beat("clock one", "clock")
     assert degraded(visitor) == []
     with db.transaction() as tx:
         db.run(tx, "UPDATE processes SET seen_at = now() - interval '61 seconds' WHERE role = 'worker'")

@@ -126,7 +126,8 @@ def test_no_get_changes_anything(app: Flask, admin: Visitor, filled: None) -> No
             with admin.open(path, method) as response:
                 assert response.status_code < 500, path
                 response.get_data()
-        assert changed(before, contents()) == [], path
+        # A process says that it lives, whatever it is asked for.
+        assert [table for table in changed(before, contents()) if table != "processes"] == [], path
     assert len(walked) > 60
     assert admin.open("/").status_code == 200, "a GET has signed out"
 

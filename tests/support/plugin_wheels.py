@@ -72,7 +72,7 @@ def wheel(
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         for path, content in held.items():
-            archive.writestr(zipfile.ZipInfo(path), content)
+            archive.writestr(zipfile.ZipInfo(path), content, zipfile.ZIP_DEFLATED)
     return stream.getvalue()
 
 

@@ -19,7 +19,7 @@ from support.unknown import slow_stranger
 from support.uploading import Uploads
 from werkzeug.routing import Rule
 
-from webapp import source_wishes, wishes, workers
+from webapp import hearts, source_wishes, wishes
 from webapp.batches.naming import new_token
 from webapp.batches.reprocessing import Which
 from webapp.batches.schedules import Wanted
@@ -61,8 +61,8 @@ def fill(desk: DeskDriver, sandbox: Sandbox, folder: Path) -> None:
     make_person("operator", "ann@example.com")
     _uploads(desk)
     _held(desk, sandbox)
-    workers.beat("worker one", "worker")
-    workers.beat("clock one", "clock")
+    hearts.beat("worker one", "worker")
+    hearts.beat("clock one", "clock")
 
 
 def _uploads(desk: DeskDriver) -> None:

@@ -141,11 +141,21 @@ class Loader:
         with _lock:
             found = [] if self.safe_mode else [
                 one for one in self._candidates([], self._entry_points)
-                if one.name not in without and not (one.name in SHIPPED and one.source.startswith(str(self.folder)))
+                if one.name not in without and not self._shipped(one)
             ]  # fmt: skip
             for version in () if self.safe_mode else installed:
                 found += self._candidates_of(version)
             return [one for one in found if one.key not in self._kept]
+
+    def load_shipped(self) -> None:
+        """Load the plugins that ship with Batchdesk, for the forks of this process: they are as sound as it is."""
+        with _lock:
+            for one in () if self.safe_mode else self._candidates([], packages=False):
+                if self._shipped(one) and one.key not in self._kept:
+                    self._kept[one.key] = _guarded_load(one)
+
+    def _shipped(self, one: Candidate) -> bool:
+        return one.name in SHIPPED and Path(one.source).parent == self.folder
 
     def prove(self, candidate: Candidate) -> None:
         """Load a plugin and throw the result away. In a process of its own: what it does to that, it does there."""

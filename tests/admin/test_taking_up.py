@@ -1,0 +1,116 @@
+"""Web processes take up a changed set of plugins between two requests, and say what they have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from sqlalchemy import event
+from support.desk import DeskDriver
+from support.plugin_wheels import NAME, file_name, unloaded, wheel
+from support.visitor import Visitor
+
+from webapp import hearts, plugin_wishes
+from webapp.admin import takingup
+from webapp.batches import installing, plugin_queries
+from webapp.db import db, transaction
+from webapp.packages import wheels
+from webapp.settings import PluginInstall
+
+
+@pytest.fixture(autouse=True)
+def own_home(desk: DeskDriver, tmp_path: Path) -> Iterator[None]:
+    desk.change(home=tmp_path / "home", plugin_install=PluginInstall.WEB)
+    with unloaded():
+        yield
+
+
+def put(desk: DeskDriver, version: str, *, upgrade: bool = False) -> None:
+    """As another process would install it."""
+    found = wheels.read(wheel(version), file_name(version))
+    plugin_wishes.ask_plugin_put(found, installing.tried(desk.desk, found), actor="ada", upgrade=upgrade)
+
+
+def web() -> Any:
+    """The row of this process."""
+    with transaction() as tx:
+        (row,) = plugin_queries.agreement(tx).processes
+    return row
+
+
+def test_the_next_request_has_what_was_installed_upgraded_and_removed(
+    desk: DeskDriver, operator: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(takingup, "LOOK_SECONDS", 0.0)
+    asked = "/runs/new?task=stamp"
+    assert "for Stamp" not in operator.get(asked)
+    assert (web().role, web().generation) == ("web", 0)
+
+    put(desk, "1.0")
+    with transaction() as tx:
+        assert plugin_queries.agreement(tx).agree, "it was asked for nothing since"
+    assert "for Stamp" in operator.get(asked)
+    assert web().generation == 1
+    task = desk.desk.registry.task("stamp")
+    assert task.version == "1.0"
+
+    put(desk, "2.0", upgrade=True)
+    operator.get("/")
+    assert desk.desk.registry.task("stamp").version == "2.0"
+    assert type(task).process(task, None, type("Message", (), {"text": "a b"}), None)["version"] == "1.0"
+
+    plugin_wishes.ask_plugin_remove(NAME, actor="ada")
+    assert "for Stamp" not in operator.get(asked)
+    assert web().generation == 3
+
+
+def test_what_cannot_be_loaded_here_is_told_in_the_row_of_this_process(
+    desk: DeskDriver, operator: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(takingup, "LOOK_SECONDS", 0.0)
+    put(desk, "1.0")
+    lacking = "jsonb_set(about::jsonb, '{requires}', '[\"no-such-library\"]')::json"
+    desk.execute(f"UPDATE plugin_versions SET about = {lacking}")
+    operator.get("/")
+    (problem,) = web().plugin_problems
+    assert problem["plugin"] == "stamping" and "no-such-library, which is not there" in problem["error"]
+    with transaction() as tx:
+        now = plugin_queries.agreement(tx)
+    assert now.agree and now.troubled == [web().name]
+
+
+def test_requests_within_a_second_cost_no_query_and_those_who_are_not_signed_in_none_at_all(
+    app: Flask, desk: DeskDriver, operator: Visitor, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(takingup, "LOOK_SECONDS", 1000.0)
+    asked: list[str] = []
+    event.listen(db.engine, "before_cursor_execute", lambda _c, _cu, statement, *_: asked.append(statement))
+    app.extensions["batchdesk.takingup"].looked = None
+    visitor.get("/login")
+    visitor.get("/readyz")
+    assert not [one for one in asked if "plugin_set" in one]
+    for _ in range(3):
+        operator.get("/runs/")
+    assert len([one for one in asked if "plugin_set" in one]) <= 2  # one to look, one with what is loaded
+
+
+def test_a_worker_says_what_it_has_and_loads_nothing_itself(desk: DeskDriver, tmp_path: Path) -> None:
+    put(desk, "1.0")
+    heart = hearts.PluginHeart("worker", desk.desk)
+    heart.beat()
+    assert (web().role, web().generation, web().plugin_problems) == ("worker", 1, None)
+    assert (tmp_path / "home" / "plugins").is_dir()
+    assert desk.desk.taken_up() is None
+    plugin_wishes.ask_plugin_remove(NAME, actor="ada")
+    with transaction() as tx:
+        assert plugin_queries.agreement(tx).behind == [heart.name]
+    heart._looked = None
+    heart.beat()
+    assert web().generation == 2
+    assert list((tmp_path / "home" / "plugins").iterdir()) == []
+    heart.stop()
+    with transaction() as tx:
+        assert plugin_queries.agreement(tx).processes == []
