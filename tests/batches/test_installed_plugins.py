@@ -18,7 +18,7 @@ from webapp.batches.naming import new_token
 from webapp.batches.reprocessing import Which
 from webapp.batches.staleness import Over
 from webapp.db import transaction
-from webapp.errors import InputError, NotFound, Refused
+from webapp.errors import InputError, NotFound, PluginError, Refused
 from webapp.packages import wheels
 from webapp.settings import PluginInstall
 
@@ -34,7 +34,7 @@ def own_home(desk: DeskDriver, tmp_path: Any) -> Iterator[None]:
 def put(desk: DeskDriver, version: str, *, upgrade: bool = False, **changes: Any) -> int:
     """Install a version as the command line does."""
     found = wheels.read(wheel(version, **changes), file_name(version, changes.get("name", NAME)))
-    installing.check(desk.desk.settings, found)
+    installing.check(desk.desk, found)
     brings = installing.tried(desk.desk, found)
     made = plugin_wishes.ask_plugin_put(found, brings, actor="tester", upgrade=upgrade)
     desk.desk.take_up()
@@ -144,9 +144,11 @@ def test_a_disabled_plugin_starts_nothing_and_its_run_in_flight_finishes(desk: D
         start(desk)
     desk.work_until_over(run_id)
     assert stamps(desk, run_id) == {"1.0"}
+    put(desk, "2.0", upgrade=True)
+    assert "stamp" not in desk.desk.registry.tasks, "an upgrade enables nothing"
     plugin_wishes.ask_plugin_enabled(NAME, True, actor="ada")
     desk.desk.take_up()
-    assert "stamp" in desk.desk.registry.tasks
+    assert desk.desk.registry.task("stamp").version == "2.0"
 
 
 def test_a_shipped_plugin_is_disabled_for_new_runs_alone(desk: DeskDriver) -> None:
@@ -209,6 +211,11 @@ def test_what_was_put_first_stays_and_changes_that_make_no_sense_are_refused(des
         put(desk, "1.0", name="batchdesk-other")
     with pytest.raises(Refused, match="not installed, so it cannot be upgraded"):
         put(desk, "1.0", upgrade=True, name="batchdesk-other", module="other", source=SOURCE.replace('"stamp"', '"b"'))
+    with pytest.raises(InputError, match="There is a plugin 'classify' already"):
+        put(desk, "1.0", name="classify", module="other")
+    with pytest.raises(PluginError, match="Its name 'classify' is that of another plugin"):
+        put(desk, "1.0", name="batchdesk-other", module="other", source=SOURCE.replace('"stamp"', '"b"'),
+            entry_points="[batchdesk.plugins]\nclassify = other\n")  # fmt: skip
     with pytest.raises(NotFound, match="'nobody' is not installed"):
         plugin_wishes.ask_plugin_remove("nobody", actor="ada")
 

@@ -20,7 +20,6 @@ from webapp.batches.steps import Lease
 from webapp.errors import BatchdeskError, InputError, PluginError
 from webapp.packages import fetching, host, unpacking, wheels
 from webapp.packages.wheels import Wheel
-from webapp.settings import Settings
 
 ACTOR = "install"
 
@@ -46,7 +45,7 @@ def install(desk: Desk, lease: Lease) -> float | None:
         return None
     try:
         wheel = _wheel(wanted, content)
-        check(desk.settings, wheel)
+        check(desk, wheel)
         brings = tried(desk, wheel) if wanted.state == InstallState.INSTALLING else None
     except (InputError, PluginError) as error:
         with db.transaction() as tx:
@@ -82,13 +81,15 @@ def _keep(lease: Lease, wanted: Any, wheel: Wheel, brings: Any) -> None:
             installs.refuse(tx, wanted.id, str(error), actor=ACTOR)
 
 
-def check(settings: Settings, wheel: Wheel) -> None:
+def check(desk: Desk, wheel: Wheel) -> None:
     """Pass when a wheel can be installed here, beside what is installed.
 
     :raises InputError: the host lacks what it needs, or a name is taken.
     :raises Refused: by another installed plugin.
     """
-    host.check(wheel.about, apart_from=pluginset.folders(settings))
+    host.check(wheel.about, apart_from=pluginset.folders(desk.settings))
+    if wheel.about.name in desk.loader.environment():
+        raise InputError(f"There is a plugin '{wheel.about.name}' already, which is shipped or in the environment.")
     with db.transaction() as tx:
         plugins.check_modules(tx, wheel)
 

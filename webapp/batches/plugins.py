@@ -144,7 +144,7 @@ def put(tx: Connection, wheel: Wheel, brings: Any, *, actor: str, upgrade: bool 
         tx,
         "INSERT INTO plugins (name, version_id, changed_by) VALUES (:name, :version, :actor) "
         "ON CONFLICT (name) DO UPDATE SET former_version_id = plugins.version_id, version_id = :version, "
-        "enabled = true, changed_by = :actor, changed_at = now()",
+        "changed_by = :actor, changed_at = now()",
         name=name,
         version=version_id,
         actor=actor,

@@ -56,6 +56,12 @@ def load(loader: Loader, settings: Settings, *, prove: bool = True) -> Present:
     return Present(wanted.generation, registry)
 
 
+def load_without_database(loader: Loader) -> Registry:
+    """Load the plugins of the environment alone, disabled or not: for commands that have no database yet."""
+    _prove(loader, Wanted(0, [], set(), ()))
+    return loader.load()
+
+
 class Seen(NamedTuple):
     """What loading the plugins would come to."""
 

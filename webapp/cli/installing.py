@@ -101,7 +101,7 @@ def _put(what: str, *, yes: bool, upgrade: bool) -> int:
         plugin_wishes.check_gate(PluginInstall.CLI)
         desk = current_app.extensions["batchdesk"]
         wheel = _wheel(what)
-        installing.check(desk.settings, wheel)
+        installing.check(desk, wheel)
         for line in shown(wheel):
             click.echo(line, err=True)
         if not yes and not _confirmed():

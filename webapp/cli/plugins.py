@@ -10,14 +10,15 @@ import click
 from sqlalchemy.exc import DBAPIError
 
 from webapp import PLUGINS, db, wishes
-from webapp.batches import configuring, plugin_queries
+from webapp.batches import configuring, plugin_queries, pluginset
 from webapp.cli import kit
 from webapp.cli.environment import has_database, opened
 from webapp.cli.installing import COMMANDS, agreement_told
 from webapp.cli.starting import OWNER, read_pairs
 from webapp.errors import LocalServicesError
-from webapp.hooks import Registry, load_plugins
+from webapp.hooks import Registry
 from webapp.hooks.configured import Configured
+from webapp.hooks.loading import Loader
 from webapp.settings import load
 
 
@@ -31,7 +32,7 @@ for _command in (kit.new, kit.check, *COMMANDS):
 
 
 def _registry() -> Registry:
-    return load_plugins(folder=PLUGINS, safe_mode=load().safe_mode)
+    return pluginset.load_without_database(Loader(PLUGINS, safe_mode=load().safe_mode))
 
 
 @plugins.command("list")

@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from webapp import PLUGINS
+from webapp.batches import pluginset
 from webapp.batches.derived import run_named
 from webapp.batches.desk import Desk
 from webapp.cli.app import STOPPED_WAITING
@@ -17,7 +18,8 @@ from webapp.cli.environment import has_database, opened, through
 from webapp.cli.starting import Wanted, read_pairs, start
 from webapp.cli.taking import Taking, take
 from webapp.cli.waiting import deadline_of, interruptible, patiently, see_out
-from webapp.hooks import Registry, calls, load_plugins
+from webapp.hooks import Registry, calls
+from webapp.hooks.loading import Loader
 from webapp.records.exporting import check_out_path, rejected_path
 from webapp.records.reading import Problem, Record
 from webapp.settings import load
@@ -30,7 +32,7 @@ def _registry(task: str, source: str | None) -> Registry:
     The task is known before anything is started: what can be refused is refused at once.
     """
     settings = load()
-    registry = load_plugins(folder=PLUGINS, safe_mode=settings.safe_mode)
+    registry = pluginset.load_without_database(Loader(PLUGINS, safe_mode=settings.safe_mode))
     there = task in registry.tasks and (source is None or source in registry.sources)
     if there or not has_database(settings):
         return registry

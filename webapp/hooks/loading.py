@@ -364,6 +364,12 @@ def _guarded(what: str, call: Callable[[], Any]) -> Any:
 
 def _check_clashes(found: _Loaded, loaded: list[_Loaded]) -> None:
     """:raises PluginError: a name is taken, by this plugin itself or by one loaded before."""
+    for owner in loaded:
+        if owner.info.name == found.info.name:
+            raise PluginError(
+                f"Its name '{found.info.name}' is that of another plugin ({owner.info.source}), which was loaded first "
+                "and stays: rename it or remove one of the two."
+            )
     for hook, registered in found.registered.items():
         noun = contract.REGISTERING[hook].noun.lower()
         names = [one.name for one in registered]
