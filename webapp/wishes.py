@@ -5,6 +5,7 @@ The dashboard and the command line act through these verbs and no others; worker
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 from flask import current_app
@@ -12,6 +13,7 @@ from sqlalchemy import Connection
 
 from webapp import db
 from webapp.batches import (
+    caps,
     configuring,
     destinations,
     holding,
@@ -44,11 +46,13 @@ def ask_start(
     actor: str,
     token: str,
     to: Sequence[str] = (),
+    cap_usd: Decimal | None = None,
 ) -> int:
     """Start a run over subjects of a dataset; its id. May be repeated: one run for each token.
 
     :param settings: as people write them or as they are stored.
     :param to: the names of the destinations that its outputs go to.
+    :param cap_usd: the most that it may cost.
     :raises InputError: the task cannot run with these settings, or over such subjects, or there is no such destination.
     :raises Refused: there is no such subject.
     """
@@ -71,6 +75,7 @@ def ask_start(
                 over=over,
                 plugin_version_id=registry.version_of(task),
                 destination_ids=destinations.check(tx, to),
+                cap_usd=cap_usd,
             )
     nudge()
     return run_id
@@ -135,6 +140,20 @@ def ask_configure(plugin: str, changes: Mapping[str, Any], *, actor: str) -> boo
     info = configuring.plugin_named(registry, plugin)
     with db.transaction() as tx:
         return configuring.configure(tx, registry, info, changes, actor=actor)
+
+
+def ask_cap(scope: caps.Scope, target: str, limit_usd: Decimal, *, actor: str, refuse_unpriced: bool = True) -> int:
+    """Set or change a cap; see `caps.put`. What waits for room under it looks again."""
+    with db.transaction() as tx:
+        cap_id = caps.put(tx, scope, target, limit_usd, actor=actor, refuse_unpriced=refuse_unpriced)
+    nudge()
+    return cap_id
+
+
+def ask_cap_away(cap_id: int, *, actor: str) -> str:
+    """Take a cap away; see `caps.remove`."""
+    with db.transaction() as tx:
+        return caps.remove(tx, cap_id, actor=actor)
 
 
 def ask_cancel_run(run_id: int, *, actor: str, unproved: bool = False) -> None:

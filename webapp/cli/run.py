@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 
 import click
@@ -10,7 +11,7 @@ import click
 from webapp import PLUGINS
 from webapp.batches.desk import Desk
 from webapp.cli.environment import has_database, opened, through
-from webapp.cli.starting import Wanted, read_pairs, start
+from webapp.cli.starting import Wanted, read_cap, read_pairs, start
 from webapp.cli.waiting import deadline_of, interruptible, patiently, see_out
 from webapp.hooks import Registry, load_plugins
 from webapp.records.exporting import check_out_path, rejected_path
@@ -41,6 +42,7 @@ def _registry(task: str) -> Registry:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object last on stdout.")
 @click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Stop waiting after so long.")
 @click.option("--skip-bad", is_flag=True, help="Set bad records aside in a file and go on with the rest.")
+@click.option("--cap", callback=read_cap, metavar="USD", help="The most that it may cost, all attempts together.")
 @click.option("--dry-run", is_flag=True, help="Show what would be sent, and send nothing.")
 @click.pass_context
 def run(
@@ -54,6 +56,7 @@ def run(
     as_json: bool,
     timeout: float | None,
     skip_bad: bool,
+    cap: Decimal | None,
     dry_run: bool,
 ) -> None:
     """Run a task over records: INPUT is a .jsonl or .csv file, or a folder of text files or images.
@@ -65,7 +68,9 @@ def run(
     if out is not None:
         check_out_path(out)
     rejected = rejected_path(out, source) if skip_bad else None
-    wanted = Wanted(task, settings, source, key_field, text_field, rejected, registry.version_of(task))
+    wanted = Wanted(
+        task, settings, source, key_field, text_field, rejected, registry.version_of(task), cap
+    )
     if dry_run:
         from webapp.cli.dry_run import rehearse
 
