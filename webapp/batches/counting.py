@@ -128,7 +128,7 @@ def _body(shared: dict[str, Any], own: dict[str, Any]) -> bytes:
     return jsontext.dumps({name: params[name] for name in TAKEN if name in params})
 
 
-def line_bytes(shared_bytes: int, own_bytes: float, requests: int) -> float:
+def line_bytes(shared_bytes: int, own_bytes: int, requests: int) -> int:
     """Bytes of so many request lines, with the commas between them, that have so many in their own parts together."""
     one = encoding.line_bytes(len(encoding.custom_id(1_000_000, NO_TOKEN, 1)), shared_bytes, 0) + 1
     return requests * one + own_bytes

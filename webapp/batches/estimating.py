@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from math import sqrt
 from typing import Any
 
 from sqlalchemy import JSON, Connection, Integer
@@ -94,11 +93,12 @@ def estimate(desk: Desk, lease: Lease) -> None:
                 settings_hash=run.settings_hash,
                 requests=run.requests,
                 batches=-(-run.requests // desk.settings.batch_max_requests),
-                own_bytes=run.bytes - run.image_bytes,
-                image_tokens=run.image_tokens,
+                own_bytes=Decimal(run.bytes - run.image_bytes),
+                image_tokens=Decimal(run.image_tokens),
                 run_id=run_id,
             ),
             counts,
+            run.today,
         )
         _keep(tx, run, found)
 
@@ -117,9 +117,9 @@ class Measured:
     settings_hash: str | None
     requests: int
     batches: int
-    own_bytes: float
-    image_tokens: float
-    size_error: float = 0.0
+    own_bytes: Decimal
+    image_tokens: Decimal
+    size_error: Decimal = Decimal()
     run_id: int | None = None
 
 
@@ -138,10 +138,11 @@ def of_pieces(
     :param whole: those are all there are.
     """
     many = max(1, len(pieces))
-    size, images = sum(one.size for one in pieces) / many, sum(one.image_tokens for one in pieces) / many
-    error = 0.0
+    size = Decimal(sum(one.size for one in pieces)) / many
+    images = Decimal(sum(one.image_tokens for one in pieces)) / many
+    error = Decimal()
     if not whole and size:
-        error = sqrt(sum((one.size - size) ** 2 for one in pieces)) / many / (size + len(shared.encode()))
+        error = Decimal(sum((one.size - size) ** 2 for one in pieces)).sqrt() / many / (size + len(shared.encode()))
     return Measured(
         task=task,
         shared=shared,
@@ -154,14 +155,13 @@ def of_pieces(
     )
 
 
-def foretell(tx: Connection | None, found: Measured, counts: Counts) -> Forecast:
+def foretell(tx: Connection | None, found: Measured, counts: Counts, today: datetime) -> Forecast:
     """The range of what requests will cost.
 
     :param tx: None where there is no database to ask what was answered before.
     """
     shared = jsontext.loads(found.shared)
     model = str(shared.get("model"))
-    today = db.utcnow()
     return forecast(
         Work(
             model=model,
@@ -184,8 +184,8 @@ def _measured(tx: Connection, run_id: int) -> Any:
     """A run with its requests' number, bytes and images, all of them."""
     run = db.row(
         tx,
-        "SELECT id, task, token, settings_hash, shared::text AS shared, shared->>'model' AS model FROM runs "
-        "WHERE id = :id",
+        "SELECT id, task, token, settings_hash, shared::text AS shared, shared->>'model' AS model, now() AS today "
+        "FROM runs WHERE id = :id",
         id=run_id,
     )
     items = db.row(
@@ -218,6 +218,7 @@ class _Run:
     settings_hash: str | None
     shared: str
     model: str
+    today: datetime
     requests: int
     bytes: int
     image_bytes: int
@@ -255,7 +256,7 @@ def _keep(tx: Connection, run: _Run, found: Forecast) -> None:
         run=run.id,
         model=run.model,
         requests=run.requests,
-        size=round(counting.line_bytes(len(run.shared.encode()), run.bytes, run.requests)),
+        size=counting.line_bytes(len(run.shared.encode()), run.bytes, run.requests),
         low=found.low_usd,
         likely=found.likely_usd,
         high=found.high_usd,
@@ -287,14 +288,15 @@ def _history(tx: Connection, found: Measured, model: str) -> History | None:
     if not used:
         return None
     answers, output = (int(sum(getattr(run, name) for run in used)) for name in ("lines", "output"))
-    read, cached = int(sum(run.read for run in used)), int(sum(run.read + run.written for run in used))
-    means = [float(run.output / run.lines) for run in used]
+    means = [run.output / run.lines for run in used]
     return History(
         answers=answers,
-        output=output / answers,
+        output=Decimal(output) / answers,
         least=min(means),
         most=max(means),
-        hits=read / cached if cached else None,
+        read=int(sum(run.read for run in used)),
+        written=int(sum(run.written for run in used)),
+        runs=len(used),
         alike=alike,
         warm=_warm(tx, found),
     )

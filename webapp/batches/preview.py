@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from math import ceil
 from threading import Lock
 from typing import Any
@@ -113,12 +114,14 @@ def preview(
         built=len(made),
         unsendable=sum(own.fault is not None for _, own in made),
         shown=[_shown(mould, row, own) for row, own in made[: len(wanted)]],
-        forecast=_foretold(limits, mould, found, within, count),
+        forecast=_foretold(limits, mould, found, within, count, today),
         **_batches(limits, mould, found, within),
     )
 
 
-def _foretold(limits: Settings, mould: Mould, found: Extent, made: list[tuple[Any, Own]], count: Count) -> Forecast:
+def _foretold(
+    limits: Settings, mould: Mould, found: Extent, made: list[tuple[Any, Own]], count: Count, today: datetime
+) -> Forecast:
     """What all of it is likely to cost, by those that were built; some of them are counted by the API."""
     model = str(mould.shared_params["model"])
     pieces = [
@@ -137,7 +140,7 @@ def _foretold(limits: Settings, mould: Mould, found: Extent, made: list[tuple[An
     )
     counts = counting.counted(count, mould.shared_params, pieces) if pieces else Counts()
     with db.transaction() as tx:
-        return estimating.foretell(tx, measured, counts)
+        return estimating.foretell(tx, measured, counts, today)
 
 
 def _place_of(tx: Any, dataset_id: int, key: str) -> int:

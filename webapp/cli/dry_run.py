@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from decimal import Decimal
 from itertools import islice
 from random import Random
 from typing import Any, NamedTuple
@@ -115,10 +116,10 @@ class Rehearsal:
             settings_hash=None,
             requests=requests,
             batches=batches,
-            own_bytes=self._own_bytes,
-            image_tokens=self._image_tokens,
+            own_bytes=Decimal(self._own_bytes),
+            image_tokens=Decimal(self._image_tokens),
         )
-        return foretell(None, measured, counts)
+        return foretell(None, measured, counts, utcnow())
 
     def _row(self, record: Record) -> Row:
         self.count += 1
