@@ -15,6 +15,7 @@ from webapp.admin.access import actor, acts, manages
 from webapp.admin.frame import Page, act, back_to, expose, reading
 from webapp.batches import caps
 from webapp.batches.caps import Scope
+from webapp.batches.spending import usd
 from webapp.errors import BatchdeskError
 
 MONTHLY = [Scope.ACCOUNT, Scope.TASK, Scope.OWNER]
@@ -63,7 +64,10 @@ class CapsPage(Page):
             wishes.ask_cap(scope, target, amount, actor=actor(), refuse_unpriced=refuse)
         except BatchdeskError as error:
             return self._form(cap, str(error))
-        flash(f"Set: {caps.words(scope, target)} is ${amount:,.2f} now. Runs that it has paused go on when resumed.")
+        flash(
+            f"Set: {caps.words(scope, target)} is {usd(amount)} now. Runs that it has paused go on when resumed.",
+            "success",
+        )
         return redirect(url_for(".index"), 303)
 
     def _form(self, cap: Any, fault: str | None) -> str:
@@ -104,7 +108,7 @@ class RunsCap(Page):
         if text:
             amount = caps.amount(text)
             wishes.ask_cap(Scope.RUN, str(run_id), amount, actor=actor(), refuse_unpriced="refuse" in request.form)
-            flash(f"The cap of run {run_id} is ${amount:,.2f} now.", "success")
+            flash(f"The cap of run {run_id} is {usd(amount)} now.", "success")
         else:
             level = caps.level_of_run(reading(), run_id)
             if level is not None:

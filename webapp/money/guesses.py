@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 BYTES = (Decimal("4.6"), Decimal("3.6"), Decimal("2.4"))
 DENSE = Decimal("1.3")  # so many times the tokens for the same text since generation 4.7
 STRING = Decimal(30)  # tokens of a string without any bound: a name, a reason, a sentence
-FREE_TEXT = Decimal(90)  # ... of an answer without a form: a few sentences
+FREE_TEXT = Decimal(80)  # ... of an answer without a form: a few sentences
 THINKING = Decimal(64)  # ... of thought before a short answer, where a model thinks by default
 EFFORTS = {"low": Decimal("0.5"), "medium": Decimal("0.8"), "xhigh": Decimal(2), "max": Decimal(4)}  # high: as it is
 REACH = Decimal(3)  # a guess may be so many times too small or too large
