@@ -20,7 +20,7 @@ from webapp import db
 from webapp.batches import spending
 from webapp.batches.books import note
 from webapp.batches.models import big_id, moment, one_of
-from webapp.batches.spending import Spent
+from webapp.batches.spending import Spent, usd
 from webapp.db import Base
 from webapp.errors import InputError, NotFound
 
@@ -126,14 +126,14 @@ def _against(tx: Connection, cap: Any, needs: Decimal | None, *, sandbox: bool) 
         if not cap.refuse_unpriced:
             return None
         return Bar(
-            f"{who}, {spending.usd(cap.limit_usd)}, takes nothing whose cost is unknown, and the model of this run has no "
+            f"{who}, {usd(cap.limit_usd)}, takes nothing whose cost is unknown, and the model of this run has no "
             "known price. Give it one, or let the cap take unpriced models; then resume.",
             waits=False,
         )
     spent = spending.of(tx, cap.scope, cap.target, sandbox=sandbox)
     if spent.total_usd + needs <= cap.limit_usd:
         return None
-    told = f"{who} is {spending.usd(cap.limit_usd)}: {spent.told()}, and the next batch may cost up to {spending.usd(needs)}."
+    told = f"{who} is {usd(cap.limit_usd)}: {spent.told()}, and the next batch may cost up to {usd(needs)}."
     if spent.flying_usd and spent.billed_usd + needs <= cap.limit_usd:
         return Bar(f"It waits for what is under way to be billed. {told}", waits=True)
     return Bar(f"{told} Nothing more is sent. Raise the cap, then resume.", waits=False)
@@ -228,17 +228,15 @@ def warnings(
     if limit_usd is not None and high_usd is None:
         told.append("Nobody knows what this costs: its cap will stop it before the first batch.")
     elif limit_usd is not None and high_usd is not None and high_usd > limit_usd:
-        told.append(
-            f"It may cost {spending.usd(high_usd)}, more than its cap of {spending.usd(limit_usd)}: it would stop on the way."
-        )
+        told.append(f"It may cost {usd(high_usd)}, more than its cap of {usd(limit_usd)}: it would stop on the way.")
     for level in (_level(tx, cap, sandbox=sandbox) for cap in found):
         if high_usd is None:
             if level.refuse_unpriced:
                 told.append(f"Nobody knows what this costs: {level.named} will stop it before the first batch.")
         elif high_usd > level.left_usd:
             told.append(
-                f"It may cost {spending.usd(high_usd)}, and {level.named}, {spending.usd(level.limit_usd)}, has "
-                f"{spending.usd(level.left_usd)} left ({level.spent.told()}): it would stop on the way."
+                f"It may cost {usd(high_usd)}, and {level.named}, {usd(level.limit_usd)}, has "
+                f"{usd(level.left_usd)} left ({level.spent.told()}): it would stop on the way."
             )
     return told
 
@@ -267,7 +265,7 @@ def put(
         actor=actor,
     )
     unpriced = "nothing unpriced is sent" if refuse_unpriced else "unpriced models may be sent"
-    _tell(tx, scope, target, f"{_begin(words(scope, target))} set to {spending.usd(limit_usd)}; {unpriced}.", actor)
+    _tell(tx, scope, target, f"{_begin(words(scope, target))} set to {usd(limit_usd)}; {unpriced}.", actor)
     return cap_id
 
 
@@ -280,7 +278,7 @@ def remove(tx: Connection, cap_id: int, *, actor: str) -> str:
     if gone is None:
         raise NotFound(f"There is no cap {cap_id}.")
     named = words(gone.scope, gone.target)
-    _tell(tx, Scope(gone.scope), gone.target, f"{_begin(named)}, {spending.usd(gone.limit_usd)}, taken away.", actor)
+    _tell(tx, Scope(gone.scope), gone.target, f"{_begin(named)}, {usd(gone.limit_usd)}, taken away.", actor)
     return named
 
 
