@@ -13,7 +13,6 @@ from sqlalchemy import Connection
 
 from webapp import db
 from webapp.batches import (
-    caps,
     configuring,
     destinations,
     holding,
@@ -140,20 +139,6 @@ def ask_configure(plugin: str, changes: Mapping[str, Any], *, actor: str) -> boo
     info = configuring.plugin_named(registry, plugin)
     with db.transaction() as tx:
         return configuring.configure(tx, registry, info, changes, actor=actor)
-
-
-def ask_cap(scope: caps.Scope, target: str, limit_usd: Decimal, *, actor: str, refuse_unpriced: bool = True) -> int:
-    """Set or change a cap; see `caps.put`. What waits for room under it looks again."""
-    with db.transaction() as tx:
-        cap_id = caps.put(tx, scope, target, limit_usd, actor=actor, refuse_unpriced=refuse_unpriced)
-    nudge()
-    return cap_id
-
-
-def ask_cap_away(cap_id: int, *, actor: str) -> str:
-    """Take a cap away; see `caps.remove`."""
-    with db.transaction() as tx:
-        return caps.remove(tx, cap_id, actor=actor)
 
 
 def ask_cancel_run(run_id: int, *, actor: str, unproved: bool = False) -> None:

@@ -16,7 +16,7 @@ from support.audit import audit
 from support.desk import DeskDriver, documents
 from support.sandbox import Sandbox
 
-from webapp import db, wishes
+from webapp import cap_wishes, db, wishes
 from webapp.batches import caps, spending
 from webapp.batches.caps import Scope
 from webapp.batches.steps import Lease
@@ -45,7 +45,7 @@ def spent(desk: DeskDriver, run_id: int) -> Decimal:
 
 
 def cap(scope: Scope, target: str | int, usd: Decimal | str, **options: bool) -> int:
-    return wishes.ask_cap(scope, str(target), Decimal(usd), actor="ann", **options)
+    return cap_wishes.ask_cap(scope, str(target), Decimal(usd), actor="ann", **options)
 
 
 def test_a_capped_run_stops_before_its_cap_and_goes_on_when_it_is_raised(small: DeskDriver, sandbox: Sandbox) -> None:
@@ -254,12 +254,12 @@ def test_caps_are_set_changed_and_taken_away_with_an_event_each(small: DeskDrive
     with db.transaction() as tx:
         (level,) = caps.levels(tx, sandbox=False)
     assert (level.limit_usd, level.left_usd, level.refuse_unpriced) == (Decimal("7.50"), Decimal("7.50"), False)
-    assert wishes.ask_cap_away(cap_id, actor="ann") == "the monthly cap of task classify"
+    assert cap_wishes.ask_cap_away(cap_id, actor="ann") == "the monthly cap of task classify"
     events = small.rows("SELECT actor, reason, target FROM events WHERE target_kind = 'cap' ORDER BY id")
     assert [(one.actor, one.target) for one in events] == [("ann", "task classify")] * 3
     assert "set to $7.50" in events[1].reason and "taken away" in events[2].reason
     with pytest.raises(NotFound):
-        wishes.ask_cap_away(cap_id, actor="ann")
+        cap_wishes.ask_cap_away(cap_id, actor="ann")
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from chaos.boundaries import Watch, watch
 from chaos.household import PATIENCE, TABLE_URL, Household, Workshop
 from chaos.orders import LEAVE, STALL, WAIT, WAIT_SECONDS
 from chaos.points import Point
-from webapp import db, delivery_wishes, plugin_wishes, wishes
+from webapp import cap_wishes, db, delivery_wishes, plugin_wishes, wishes
 from webapp.batches import leaving
 from webapp.batches.caps import Scope
 from webapp.batches.completion import pause_run
@@ -166,7 +166,7 @@ def start(desk: DeskDriver, scenario: Scenario, folder: Path) -> int:
     if scenario.task != "alt_text":
         run_id = desk.start(documents(scenario.records), task=scenario.task)
         if scenario.cap is not None:
-            wishes.ask_cap(Scope.RUN, str(run_id), Decimal(scenario.cap), actor="chaos")
+            cap_wishes.ask_cap(Scope.RUN, str(run_id), Decimal(scenario.cap), actor="chaos")
         if scenario.uploads:
             upload(desk, run_id)
         if scenario.plugin:
@@ -240,7 +240,7 @@ def click(run_id: int, what: str) -> None:
         elif what == "unlimit":
             wishes.ask_configure("limits", {"most_records": ""}, actor="chaos")
         elif what == "raise":
-            wishes.ask_cap(Scope.RUN, str(run_id), Decimal(1), actor="chaos")
+            cap_wishes.ask_cap(Scope.RUN, str(run_id), Decimal(1), actor="chaos")
             wishes.ask_resume(run_id, actor="chaos")
         elif what == "look":
             wishes.ask_look(actor="chaos")

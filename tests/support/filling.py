@@ -11,7 +11,7 @@ from support.sandbox import Sandbox
 from support.unknown import stranger, unknown
 from support.uploading import Uploads
 
-from webapp import db, wishes
+from webapp import cap_wishes, db, wishes
 from webapp.batches.caps import Scope
 from webapp.batches.naming import new_token
 from webapp.batches.reprocessing import Which
@@ -84,8 +84,8 @@ def fill(desk: DeskDriver, sandbox: Sandbox) -> None:
     desk.start(documents(3))
     nightly = Wanted("Nightly", Over.STALE, "30 2 * * *", "Europe/Berlin")
     wishes.ask_schedule(1, "summarise", {}, nightly, actor="t", token=new_token())
-    wishes.ask_cap(Scope.TASK, "classify", Decimal(5), actor="t")
-    wishes.ask_cap(Scope.RUN, str(run_id), Decimal("0.5"), actor="t")
+    cap_wishes.ask_cap(Scope.TASK, "classify", Decimal(5), actor="t")
+    cap_wishes.ask_cap(Scope.RUN, str(run_id), Decimal("0.5"), actor="t")
     for role in ("viewer", None):
         make_person(role, f"{role}-filled")
 

@@ -20,7 +20,7 @@ from support.unknown import slow_stranger
 from support.uploading import Uploads
 from werkzeug.routing import Rule
 
-from webapp import wishes, workers
+from webapp import cap_wishes, wishes, workers
 from webapp.batches.caps import Scope
 from webapp.batches.naming import new_token
 from webapp.batches.reprocessing import Which
@@ -60,8 +60,8 @@ def fill(desk: DeskDriver, sandbox: Sandbox, folder: Path) -> None:
     desk.work_until_over(first, hurry=True)
     nightly = Wanted("Nightly", Over.STALE, "30 2 * * *", "Europe/Berlin")
     wishes.ask_schedule(1, "summarise", {}, nightly, actor="ann@example.com", token=new_token())
-    wishes.ask_cap(Scope.TASK, "classify", Decimal(25), actor="ann@example.com")
-    wishes.ask_cap(Scope.RUN, str(first), Decimal("0.5"), actor="ann@example.com")
+    cap_wishes.ask_cap(Scope.TASK, "classify", Decimal(25), actor="ann@example.com")
+    cap_wishes.ask_cap(Scope.RUN, str(first), Decimal("0.5"), actor="ann@example.com")
     make_person("operator", "ann@example.com")
     _uploads(desk)
     _held(desk, sandbox)

@@ -68,9 +68,7 @@ def run(
     if out is not None:
         check_out_path(out)
     rejected = rejected_path(out, source) if skip_bad else None
-    wanted = Wanted(
-        task, settings, source, key_field, text_field, rejected, registry.version_of(task), cap
-    )
+    wanted = Wanted(task, settings, source, key_field, text_field, rejected, registry.version_of(task), cap)
     if dry_run:
         from webapp.cli.dry_run import rehearse
 
