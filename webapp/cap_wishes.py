@@ -1,4 +1,4 @@
-"""What people ask of caps: set, change and take away. Like `webapp.wishes`, each is one short transaction and a nudge."""
+"""What people ask of caps: set, change, take away. Like `webapp.wishes`, each is one short transaction and a nudge."""
 
 from __future__ import annotations
 
