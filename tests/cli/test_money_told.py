@@ -39,7 +39,7 @@ def test_a_capped_run_stops_and_goes_on_when_it_is_raised(line: CommandLine, des
     line.write("docs.jsonl", *RECORDS)
     done = line("run", "summarise", "docs.jsonl", "--cap", "0.000001")
     assert done.status == 4 and "The cap of run 1 is $" in done.err
-    desk.execute("UPDATE caps SET limit_usd = 1")
+    assert line("resume", "1", "--cap", "1").status == 0
     assert line("resubmit", "1", "--class", "stopped").status == 0
     assert desk.status(1).state == "finished"
 

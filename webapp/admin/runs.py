@@ -84,7 +84,7 @@ class RunsPage(RunsStart, RunsAgain, RunsCap, Many):
             money=run_totals(tx, run_id),
             estimate=estimating.stored(tx, run_id),
             cap=caps.level_of_run(tx, run_id),
-            barred_by=caps.bars(tx, run_id),
+            barred_by=caps.bars(tx, run_id) if run.state == RunState.PAUSED else None,
             failures=causes.of_run(tx, run_id) if bar.resubmittable else causes.NONE,
             class_words=resending.CLASS_WORDS | resending.AGAIN_WORDS,
             resubmissions=sent,

@@ -126,8 +126,8 @@ def _against(tx: Connection, cap: Any, needs: Decimal | None, *, sandbox: bool) 
         if not cap.refuse_unpriced:
             return None
         return Bar(
-            f"{who}, {usd(cap.limit_usd)}, takes nothing whose cost is unknown, and the model of this run has no "
-            "known price. Give it one, or let the cap take unpriced models; then resume.",
+            f"{who}, {usd(cap.limit_usd)}, takes nothing whose cost is unknown, and nobody knows what this run costs: "
+            "its model has no known price. Give it one, or let the cap take unpriced models; then resume.",
             waits=False,
         )
     spent = spending.of(tx, cap.scope, cap.target, sandbox=sandbox)
@@ -181,11 +181,11 @@ def level_of_run(tx: Connection, run_id: int) -> Level | None:
 
 
 def bars(tx: Connection, run_id: int) -> str | None:
-    """What kind of cap a run is paused by: `run`, or `month`; None: none."""
+    """What kind of cap a paused run is paused by: `run`, or `month`; None: none."""
     by = db.scalar(
         tx,
-        "SELECT e.actor FROM events e JOIN runs r ON r.id = e.run_id WHERE e.run_id = :id AND r.state = 'paused' "
-        "AND e.kind = 'move' AND e.to_state = 'paused' AND e.batch_id IS NULL ORDER BY e.id DESC LIMIT 1",
+        "SELECT actor FROM events WHERE run_id = :id AND kind = 'move' AND to_state = 'paused' AND batch_id IS NULL "
+        "ORDER BY id DESC LIMIT 1",
         id=run_id,
     )
     if by != ACTOR:
