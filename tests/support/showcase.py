@@ -20,7 +20,7 @@ from support.unknown import slow_stranger
 from support.uploading import Uploads
 from werkzeug.routing import Rule
 
-from webapp import cap_wishes, wishes, workers
+from webapp import cap_wishes, hearts, wishes
 from webapp.batches.caps import Scope
 from webapp.batches.naming import new_token
 from webapp.batches.reprocessing import Which
@@ -65,8 +65,8 @@ def fill(desk: DeskDriver, sandbox: Sandbox, folder: Path) -> None:
     make_person("operator", "ann@example.com")
     _uploads(desk)
     _held(desk, sandbox)
-    workers.beat("worker one", "worker")
-    workers.beat("clock one", "clock")
+    hearts.beat("worker one", "worker")
+    hearts.beat("clock one", "clock")
 
 
 def _uploads(desk: DeskDriver) -> None:
