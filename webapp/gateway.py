@@ -158,14 +158,10 @@ class Gateway:
         from anthropic.types.messages import MessageBatch
 
         watched, before = _Watched(body), self.heard
+        options: Any = {"headers": {"Content-Type": "application/json", "Content-Length": str(length)}}
         try:
             with self._call():
-                answer: Any = self._client.post(
-                    BATCHES,
-                    cast_to=MessageBatch,
-                    content=watched,
-                    options={"headers": {"Content-Type": "application/json", "Content-Length": str(length)}},
-                )
+                answer: Any = self._client.post(BATCHES, cast_to=MessageBatch, content=watched, options=options)
             return _batch(answer)
         except ApiError:
             if watched.error is not None:
