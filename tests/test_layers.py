@@ -36,7 +36,7 @@ FLOORS: list[set[str]] = [
     {"webapp", "worker"},
     {"webapp.cli", "webapp.api", "webapp.kit"},
     {"webapp.admin"},
-    {"webapp.wishes", "webapp.plugin_wishes", "webapp.delivery_wishes", "webapp.source_wishes"},
+    {"webapp.wishes", "webapp.plugin_wishes", "webapp.delivery_wishes", "webapp.source_wishes", "webapp.cap_wishes"},
     {"webapp.jobs", "webapp.workers", "webapp.hearts"},
     {"webapp.services"},
     {"webapp.batches", "webapp.money"},

@@ -1,5 +1,5 @@
-"""The only importer of `anthropic`: six verbs of the Message Batches API, one place that maps its errors.
-The steps call it, never inside a transaction; it knows no table.
+"""The only importer of `anthropic`: six verbs of the Message Batches API and `count_tokens`; its errors become ours.
+The steps call it, never inside a transaction; it knows no table. A page asks it to count, and nothing else.
 
 The SDK's own retries are off: `create` would POST three times and pay three times, and the other verbs are repeated by
 their steps. The SDK is imported where it is used: loading it takes longer than most pages and commands.
@@ -18,21 +18,14 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from webapp.errors import (
-    ApiAccount,
-    ApiError,
-    ApiNotFound,
-    ApiRefused,
-    ApiThrottled,
-    ApiTooLarge,
-    ApiUnclear,
-)
+from webapp.errors import ApiAccount, ApiError, ApiNotFound, ApiRefused, ApiThrottled, ApiTooLarge, ApiUnclear
 from webapp.settings import API_REQUEST_TIMEOUT, is_loopback, without_credentials
 
 if TYPE_CHECKING:
     import anthropic
 
 BATCHES = "/v1/messages/batches"
+COUNT = "/v1/messages/count_tokens"
 PAGE = 1000  # the API's largest list page
 READ_CHUNK = 1 << 18
 COUNTS = ("processing", "succeeded", "errored", "canceled", "expired")
@@ -49,13 +42,9 @@ UNREADABLE = (ValueError, AttributeError, TypeError)
 
 # error.details.error_code of failures that only a person can end, whatever their status says.
 ACCOUNT_CODES = (
-    "enforced_spend_limit_reached",
-    "contract_spend_limit_reached",
-    "organization_on_hold",
-    "claude_code_key_creator_not_member",
-    "organization_type_not_supported",
-    "parent_organization_required",
-)
+    "enforced_spend_limit_reached", "contract_spend_limit_reached", "organization_on_hold",
+    "claude_code_key_creator_not_member", "organization_type_not_supported", "parent_organization_required",
+)  # fmt: skip
 ACCOUNT_CODE_PREFIXES = ("linked_organization_", "cmek_")
 # Arrives as invalid_request_error, but is a matter of credit (seen by others: thousands failed as "fix").
 ACCOUNT_TEXTS = ("credit balance is too low",)
@@ -169,14 +158,10 @@ class Gateway:
         from anthropic.types.messages import MessageBatch
 
         watched, before = _Watched(body), self.heard
+        options: Any = {"headers": {"Content-Type": "application/json", "Content-Length": str(length)}}
         try:
             with self._call():
-                answer: Any = self._client.post(
-                    BATCHES,
-                    cast_to=MessageBatch,
-                    content=watched,
-                    options={"headers": {"Content-Type": "application/json", "Content-Length": str(length)}},
-                )
+                answer: Any = self._client.post(BATCHES, cast_to=MessageBatch, content=watched, options=options)
             return _batch(answer)
         except ApiError:
             if watched.error is not None:
@@ -211,6 +196,21 @@ class Gateway:
         """Ask the API to cancel; a batch that ended in between answers with 400 or 409 (`ApiError`)."""
         with self._call():
             return _batch(self._client.messages.batches.cancel(api_id))
+
+    def count_tokens(self, request: bytes, *, seconds: float) -> int:
+        """How many tokens the prompt of one Messages request has; costs nothing. What was `heard` stays as it is.
+
+        :param request: JSON with what counts: no max_tokens.
+        :param seconds: that the answer may take.
+        """
+        from anthropic.types import MessageTokensCount
+
+        limits: Any = {"headers": {"Content-Type": "application/json"}, "timeout": seconds}
+        with _mapped():
+            answer: Any = self._client.post(COUNT, cast_to=MessageTokensCount, content=request, options=limits)
+            if not isinstance(answer.input_tokens, int):
+                raise ApiUnclear("The API counted tokens and told no number.")
+            return int(answer.input_tokens)
 
     @contextmanager
     def results(self, batch: ApiBatch) -> Iterator[Iterator[bytes]]:

@@ -125,11 +125,11 @@ def _transaction(watched: Watch, real: Any) -> Any:
 
 def _verb(watched: Watch, place: str, real: Any) -> Any:
     @wraps(real)
-    def verb(self: Gateway, *arguments: Any) -> Any:
+    def verb(self: Gateway, *arguments: Any, **options: Any) -> Any:
         watched.pass_(place, CALL)
         sent = [_pieces(watched, place, one, SENDING, SENT) if hasattr(one, "__next__") else one for one in arguments]
         try:
-            answer = real(self, *sent)
+            answer = real(self, *sent, **options)
         finally:
             watched.pass_(place, ANSWERED)
         if hasattr(answer, "__enter__"):

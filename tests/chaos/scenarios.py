@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ from chaos.boundaries import Watch, watch
 from chaos.household import PATIENCE, TABLE_URL, TAKEN_FROM, Household, Workshop
 from chaos.orders import LEAVE, STALL, WAIT, WAIT_SECONDS
 from chaos.points import Point
-from webapp import db, delivery_wishes, plugin_wishes, source_wishes, wishes
+from webapp import cap_wishes, db, delivery_wishes, plugin_wishes, source_wishes, wishes
 from webapp.batches import leaving
+from webapp.batches.caps import Scope
 from webapp.batches.completion import pause_run
 from webapp.batches.naming import new_token
 from webapp.batches.schedules import Wanted
@@ -74,6 +76,7 @@ class Scenario:
     :param uploads: one file becomes a dataset, another refreshes that of the run.
     :param limited: its run is larger than the limit that is set just then.
     :param delivers: its outputs go to a table beside ours, which cannot be written at first where it `refuses`.
+    :param cap: the most that its run may cost, in US dollars.
     :param neighbour: how many requests a batch of somebody else in the workspace has, if there is one.
     """
 
@@ -89,6 +92,7 @@ class Scenario:
     delivers: bool = False
     refuses: bool = False
     limited: bool = False
+    cap: str | None = None
 
 
 SCENARIOS = (
@@ -141,6 +145,7 @@ SCENARIOS = (
     Scenario("refused, then cancelled", records=FEW, limited=True, clicks=((PAUSED, "unlimit"), (PAUSED, "cancel"))),
     Scenario("a plugin comes in", records=FEW, plugin=True, clicks=((LOOKED_INTO, "confirm"), (INSTALLED, "stamp"))),
     Scenario("delivered", delivers=True, refuses=True, clicks=((REFUSING, "mend"),)),
+    Scenario("capped, then raised", cap="0.0005", clicks=((PAUSED, "raise"),)),
     Scenario("files come in", records=FEW, uploads=True, clicks=((REFUSED, "skip"), (COMPARED, "refresh"))),
 )
 
@@ -161,6 +166,8 @@ def start(desk: DeskDriver, scenario: Scenario, folder: Path) -> int:
         wishes.ask_configure("limits", {"most_records": "1"}, actor="chaos")
     if scenario.task != "alt_text":
         run_id = desk.start(documents(scenario.records), task=scenario.task)
+        if scenario.cap is not None:
+            cap_wishes.ask_cap(Scope.RUN, str(run_id), Decimal(scenario.cap), actor="chaos")
         if scenario.uploads:
             upload(desk, run_id)
             take_in()
@@ -241,6 +248,9 @@ def click(run_id: int, what: str) -> None:
             wishes.ask_resubmit(run_id, list(FailureClass), actor="chaos")
         elif what == "unlimit":
             wishes.ask_configure("limits", {"most_records": ""}, actor="chaos")
+        elif what == "raise":
+            cap_wishes.ask_cap(Scope.RUN, str(run_id), Decimal(1), actor="chaos")
+            wishes.ask_resume(run_id, actor="chaos")
         elif what == "look":
             wishes.ask_look(actor="chaos")
         elif what == "resume":

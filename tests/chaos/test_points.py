@@ -43,7 +43,7 @@ def test_the_list_is_compiled_of_what_steps_really_do() -> None:
         "sharding.cut_pending.2",
     } <= places
     assert not {place for place in places if "ask_" in place or place.startswith(("importing", "auditing", "steps"))}
-    assert set(verbs()) == {"identify", "create", "retrieve", "pages", "cancel", "results"}
+    assert set(verbs()) == {"identify", "create", "retrieve", "pages", "cancel", "results", "count_tokens"}
     assert {"sending", "sent"} <= set(verbs()["create"]) and {"reading", "closed"} <= set(verbs()["results"])
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 from flask import Flask
 from support.sandbox import API_KEY
 
-from webapp import db, jobs
+from webapp import PLUGINS, db, jobs
 from webapp.batches import queries, runs
 from webapp.batches.desk import Desk
 from webapp.batches.importing import import_records
@@ -71,6 +72,14 @@ class DeskDriver:
     def use_plugin(self, folder: Path, source: str) -> None:
         """Load one plugin of the test's own, from its source, in place of the shipped ones."""
         folder.mkdir(exist_ok=True)
+        (folder / "testing.py").write_text(source)
+        registry = load_plugins(folder=folder, entry_points=False)
+        assert not registry.problems, registry.problems
+        self.desk.registry = registry
+
+    def add_plugin(self, folder: Path, source: str) -> None:
+        """Load one plugin of the test's own beside the shipped ones."""
+        shutil.copytree(PLUGINS, folder)
         (folder / "testing.py").write_text(source)
         registry = load_plugins(folder=folder, entry_points=False)
         assert not registry.problems, registry.problems

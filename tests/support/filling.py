@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 from support.desk import DeskDriver, documents
@@ -10,7 +11,8 @@ from support.sandbox import Sandbox
 from support.unknown import stranger, unknown
 from support.uploading import Uploads
 
-from webapp import db, source_wishes, wishes
+from webapp import cap_wishes, db, source_wishes, wishes
+from webapp.batches.caps import Scope
 from webapp.batches.naming import new_token
 from webapp.batches.reprocessing import Which
 from webapp.batches.schedules import Wanted
@@ -49,6 +51,8 @@ TEXTS = (
     ("schedules", "problem"),
     ("schedules", "owner"),
     ("runs", "owner"),
+    ("run_estimates", "model"),
+    ("caps", "changed_by"),
     ("runs", "reason"),
     ("batches", "reason"),
     ("events", "reason"),
@@ -83,6 +87,8 @@ def fill(desk: DeskDriver, sandbox: Sandbox) -> None:
     desk.start(documents(3))
     nightly = Wanted("Nightly", Over.STALE, "30 2 * * *", "Europe/Berlin")
     wishes.ask_schedule(1, "summarise", {}, nightly, actor="t", token=new_token())
+    cap_wishes.ask_cap(Scope.TASK, "classify", Decimal(5), actor="t")
+    cap_wishes.ask_cap(Scope.RUN, str(run_id), Decimal("0.5"), actor="t")
     for role in ("viewer", None):
         make_person(role, f"{role}-filled")
 
@@ -93,6 +99,12 @@ def plant(words: str) -> None:
     with db.transaction() as tx:
         for table, column in TEXTS:
             db.run(tx, f"UPDATE {table} SET {column} = :words", words=stored)
+        db.run(
+            tx,
+            "UPDATE run_estimates SET reasons = json_build_array(CAST(:words AS text), CAST(:words AS text))",
+            words=stored,
+        )
+        db.run(tx, "UPDATE caps SET target = left(:words, 200) WHERE scope = 'task'", words=stored)
         db.run(tx, "UPDATE users SET email = id || :words WHERE email NOT LIKE '%@desk.example'", words=stored[:200])
         db.run(
             tx,

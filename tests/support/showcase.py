@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 from flask import Flask
@@ -19,7 +20,8 @@ from support.unknown import slow_stranger
 from support.uploading import Uploads
 from werkzeug.routing import Rule
 
-from webapp import hearts, source_wishes, wishes
+from webapp import cap_wishes, hearts, source_wishes, wishes
+from webapp.batches.caps import Scope
 from webapp.batches.naming import new_token
 from webapp.batches.reprocessing import Which
 from webapp.batches.schedules import Wanted
@@ -58,6 +60,8 @@ def fill(desk: DeskDriver, sandbox: Sandbox, folder: Path) -> None:
     desk.work_until_over(first, hurry=True)
     nightly = Wanted("Nightly", Over.STALE, "30 2 * * *", "Europe/Berlin")
     wishes.ask_schedule(1, "summarise", {}, nightly, actor="ann@example.com", token=new_token())
+    cap_wishes.ask_cap(Scope.TASK, "classify", Decimal(25), actor="ann@example.com")
+    cap_wishes.ask_cap(Scope.RUN, str(first), Decimal("0.5"), actor="ann@example.com")
     make_person("operator", "ann@example.com")
     _uploads(desk)
     _held(desk, sandbox)
@@ -107,6 +111,7 @@ def one(query: str) -> Callable[[DeskDriver], object]:
 EXAMPLES: dict[str, Callable[[DeskDriver], object]] = {
     "run_id": lambda _: 1,
     "wish_id": lambda _: 1,
+    "cap_id": lambda _: 1,
     "verb": lambda _: "cancel",
     "user_id": one("SELECT max(id) FROM users"),
     "what": lambda _: "password",

@@ -57,6 +57,7 @@ def _init_pages(app: Flask) -> None:
     from webapp.admin import account, frame
     from webapp.admin.account import AccountPage
     from webapp.admin.batches import BatchesPage
+    from webapp.admin.capping import CapsPage
     from webapp.admin.datasets import DatasetsPage
     from webapp.admin.events import EventsPage
     from webapp.admin.home import Home
@@ -79,6 +80,7 @@ def _init_pages(app: Flask) -> None:
         SchedulesPage(name="Schedules", endpoint="schedules", url="/schedules"),
         ResubmissionsPage(name="Resubmissions", endpoint="resubmissions", url="/resubmissions"),
         StraysPage(name="Strays", endpoint="strays", url="/strays"),
+        CapsPage(name="Caps", endpoint="caps", url="/caps"),
         EventsPage(name="Events", endpoint="events", url="/events"),
         UsersPage(name="Users", endpoint="users", url="/users"),
         own := AccountPage(name="Account", endpoint="account", url="/account"),

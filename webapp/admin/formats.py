@@ -30,6 +30,7 @@ def init_app(app: Flask) -> None:
     app.jinja_env.filters |= {
         "number": number,
         "money": money,
+        "dollars": dollars,
         "moment": moment,
         "size": size,
         "visible": readable,

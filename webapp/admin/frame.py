@@ -72,6 +72,11 @@ def reading() -> Connection:
     return db.session.connection()
 
 
+def done_reading() -> None:
+    """Give the connection of this request back before a wait, such as for the API; `reading` takes another one."""
+    db.session.rollback()
+
+
 def act(back: str, deed: Callable[[], str]) -> ResponseReturnValue:
     """Do what was confirmed and go back; what was done, or why not, is said on the page one gets to."""
     try:

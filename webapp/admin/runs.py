@@ -15,12 +15,13 @@ from webapp import db, wishes
 from webapp.admin import exporting, history, lists, progress, resending
 from webapp.admin.access import actor, acts
 from webapp.admin.again import RunsAgain, children
+from webapp.admin.capping import RunsCap
 from webapp.admin.filters import Asked
 from webapp.admin.frame import act, back_to, expose, reading
 from webapp.admin.many import Deed, Many
 from webapp.admin.payloads import laid_out
 from webapp.admin.starting import RunsStart
-from webapp.batches import causes, resubmissions
+from webapp.batches import caps, causes, estimating, resubmissions
 from webapp.batches.naming import new_token
 from webapp.batches.queries import outputs_in_parts
 from webapp.batches.selecting import Meant
@@ -31,7 +32,7 @@ BATCHES_SHOWN = 50
 RESUBMISSIONS_SHOWN = 5
 
 
-class RunsPage(RunsStart, RunsAgain, Many):
+class RunsPage(RunsStart, RunsAgain, RunsCap, Many):
     """Runs, newest first."""
 
     noun = ("run", "runs")
@@ -82,6 +83,9 @@ class RunsPage(RunsStart, RunsAgain, Many):
             batch_bars=progress.of_batches(tx, [(batch.id, batch.total) for batch in batches[:BATCHES_SHOWN]]),
             sums=sums(tx, "run_id", run_id),
             money=run_totals(tx, run_id),
+            estimate=estimating.stored(tx, run_id),
+            cap=caps.level_of_run(tx, run_id),
+            barred_by=caps.bars(tx, run_id) if run.state == RunState.PAUSED else None,
             failures=causes.of_run(tx, run_id) if bar.resubmittable else causes.NONE,
             class_words=resending.CLASS_WORDS | resending.AGAIN_WORDS,
             resubmissions=sent,

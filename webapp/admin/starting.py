@@ -5,6 +5,7 @@ Repeating a run is the same page, filled with its settings. The pages of runs ta
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from flask import abort, current_app, flash, redirect, request, url_for
@@ -15,8 +16,10 @@ from webapp import db, jobs, wishes
 from webapp.admin.access import actor, acts
 from webapp.admin.filters import Asked
 from webapp.admin.forms import SettingsForm, asked_token, registry
-from webapp.admin.frame import Page, expose, reading
+from webapp.admin.frame import Page, done_reading, expose, reading
 from webapp.admin.payloads import laid_out
+from webapp.batches import caps, counting
+from webapp.batches.desk import Desk
 from webapp.batches.naming import new_token
 from webapp.batches.preview import Preview, preview
 from webapp.batches.staleness import Extent, Over, extent
@@ -80,15 +83,18 @@ class RunsStart(Page):
         if not chosen.ready:
             return self.render("desk/new_run.html", **choosing(tx, chosen, words), asked=asked)
         form, over = chosen.form(), _over()
+        cap = _cap(form)
         if request.method == "GET":
             return self._filling(tx, asked, chosen, form, over)
         do = request.form.get("do")
         settings = None if do == "change" else form.parse()
-        if settings is None:
+        if settings is None or (form.problems and do != "change"):
             return self._filling(tx, asked, chosen, form, over)
         assert chosen.task is not None
         if do == "start":
-            return self._start(tx, asked, chosen, form, over)
+            return self._start(tx, asked, chosen, form, over, cap)
+        alike = under_way(tx, chosen)
+        done_reading()
         try:
             seen = _seen(chosen, settings, over)
         except NotFound as error:
@@ -96,7 +102,7 @@ class RunsStart(Page):
             seen = _seen(chosen, settings, over, by_key=False)
         except BatchdeskError as error:
             form.problems.append(str(error))
-            return self._filling(tx, asked, chosen, form, over)
+            return self._filling(reading(), asked, chosen, form, over)
         return self.render(
             "desk/new_run_preview.html",
             asked=asked,
@@ -107,7 +113,8 @@ class RunsStart(Page):
             payloads=[laid_out(one.line) for one in seen.shown],
             told=laid_out(jsontext.dumps(settings.model_dump(mode="json")).decode()),
             token=request.form.get("token") or new_token(),
-            under_way=under_way(tx, chosen),
+            under_way=alike,
+            warnings=_warnings(chosen.task.name, seen, cap),
         )
 
     def _filling(self, tx: Connection, asked: Asked, chosen: Subject, form: SettingsForm, over: Over) -> str:
@@ -121,13 +128,13 @@ class RunsStart(Page):
         )
 
     def _start(
-        self, tx: Connection, asked: Asked, chosen: Subject, form: SettingsForm, over: Over
+        self, tx: Connection, asked: Asked, chosen: Subject, form: SettingsForm, over: Over, cap: Decimal | None
     ) -> ResponseReturnValue:
         assert chosen.task is not None
         token = asked_token()
         try:
             run_id = wishes.ask_start(
-                chosen.dataset.id, chosen.task.name, form.raw, over=over, actor=actor(), token=token
+                chosen.dataset.id, chosen.task.name, form.raw, over=over, actor=actor(), token=token, cap_usd=cap
             )
         except BatchdeskError as error:
             form.problems.append(str(error))
@@ -185,11 +192,28 @@ def _over() -> Over:
     return Over.STALE if request.values.get("over") == Over.STALE else Over.ALL
 
 
+def _cap(form: SettingsForm) -> Decimal | None:
+    """The most that the run may cost, as the form says; what is no amount is told on the form."""
+    text = request.form.get("cap", "").strip()
+    try:
+        return caps.amount(text) if text else None
+    except BatchdeskError as error:
+        form.problems.append(str(error))
+        return None
+
+
+def _warnings(task: str, seen: Preview, cap: Decimal | None) -> list[str]:
+    """What caps would say to the run."""
+    high, sandbox = seen.forecast.high_usd, current_app.extensions["batchdesk"].settings.sandbox
+    return caps.warnings(reading(), task=task, owner=actor(), high_usd=high, limit_usd=cap, sandbox=sandbox)
+
+
 def _seen(chosen: Subject, settings: Any, over: Over, *, by_key: bool = True) -> Preview:
     assert chosen.task is not None
     key = request.form.get("key", "").strip() if by_key else ""
-    limits = current_app.extensions["batchdesk"].settings
-    return preview(limits, chosen.dataset.id, chosen.task, settings, over, key or None)
+    desk: Desk = current_app.extensions["batchdesk"]
+    count = counting.within(lambda: desk.gateway, counting.PAGE_SECONDS)
+    return preview(desk.settings, chosen.dataset.id, chosen.task, settings, over, key or None, count=count)
 
 
 def find_dataset(tx: Connection, dataset_id: int) -> Any:

@@ -4,11 +4,13 @@ same. Reads only.
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import Connection
 
 from webapp import db
+from webapp.batches import estimating
 from webapp.batches.queries import Counts, run_counts
 from webapp.batches.states import RunState
 from webapp.errors import NotFound
@@ -36,7 +38,6 @@ def run_facts(tx: Connection, run_id: int) -> RunFacts:
     )
     if run is None:
         raise NotFound(f"There is no run {run_id}.")
-    likely = estimates.likely({run_id: run.requests}, estimates.means(tx, [run_id]))
     return RunFacts(
         id=run.id,
         task=run.task,
@@ -50,9 +51,17 @@ def run_facts(tx: Connection, run_id: int) -> RunFacts:
         batches=run.batches,
         counts=_counts(run, run_counts(tx, [run_id]).get(run_id, Counts())),
         cost_usd=run_totals(tx, run_id).cost_usd,
-        estimate_usd=likely.cost_usd,
+        estimate_usd=_estimate(tx, run),
         url=f"/runs/{run.id}/",
     )
+
+
+def _estimate(tx: Connection, run: Any) -> Decimal | None:
+    """The top of the range that the run was estimated to cost; before there is one, by answers to the like of it."""
+    known = estimating.stored(tx, run.id)
+    if known is not None:
+        return known.high_usd
+    return estimates.likely({run.id: run.requests}, estimates.means(tx, [run.id])).cost_usd
 
 
 def _model(run: Any) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from webapp import db
-from webapp.batches import checking, leaving, selections
+from webapp.batches import checking, estimating, leaving, selections
 from webapp.batches.ahead import ahead
 from webapp.batches.books import note, tally
 from webapp.batches.building import Mould, own_parts, shared_part
@@ -71,6 +71,7 @@ def plan(desk: Desk, lease: Lease) -> float | None:
             break
         leaving.look()
     if not _cancelled(run_plan.run_id):
+        estimating.estimate(desk, lease)
         if not checking.let_go(desk, lease):
             return None
         cut_pending(desk.settings, lease, run_plan.run_id)

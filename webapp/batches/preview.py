@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from math import ceil
 from threading import Lock
 from typing import Any
@@ -14,13 +15,15 @@ from typing import Any
 from pydantic import BaseModel
 
 from webapp import db
-from webapp.batches import encoding
+from webapp.batches import counting, encoding, estimating
 from webapp.batches.building import NO_ID, NO_TOKEN, Mould, Own, own_parts, shared_part
+from webapp.batches.counting import Count, Counts
 from webapp.batches.cutting import cut
 from webapp.batches.selections import IN_REVISION
-from webapp.batches.staleness import Extent, Over, extent
+from webapp.batches.staleness import Extent, Over, extent, fingerprint
 from webapp.errors import NotFound
 from webapp.hooks import Task
+from webapp.money.prediction import Forecast
 from webapp.money.prices import priced
 from webapp.settings import Settings
 
@@ -55,6 +58,7 @@ class Preview:
     :param batches: and `size`, their bytes: estimates unless `measured`, which is when every request was built.
     :param built: how many requests were built, of which `unsendable` have a fault.
     :param priced: whether the model is in the price table.
+    :param forecast: what it is likely to cost.
     """
 
     model: str
@@ -67,13 +71,22 @@ class Preview:
     built: int
     unsendable: int
     shown: list[Shown]
+    forecast: Forecast
 
 
 def preview(
-    limits: Settings, dataset_id: int, task: Task[Any], settings: BaseModel, over: Over, key: str | None = None
+    limits: Settings,
+    dataset_id: int,
+    task: Task[Any],
+    settings: BaseModel,
+    over: Over,
+    key: str | None = None,
+    *,
+    count: Count,
 ) -> Preview:
-    """What a run of a task over a dataset would send.
+    """What a run of a task over a dataset would send. The caller has no transaction open.
 
+    :param count: asks the API for tokens.
     :param key: of a subject to show, whether or not the run is over it; else the first, the middle and the last.
     :raises NotFound: no such dataset, or no such key in it.
     :raises PluginError: the task cannot make the part that all requests have; says why.
@@ -91,6 +104,7 @@ def preview(
             task, settings, shared, token=NO_TOKEN, text_field=text_field, max_bytes=limits.batch_max_bytes
         )
         made = _made(mould, rows)
+    within = [(row, own) for row, own in made if row.position in found.positions]
     model = str(mould.shared_params["model"])
     return Preview(
         model=model,
@@ -100,8 +114,33 @@ def preview(
         built=len(made),
         unsendable=sum(own.fault is not None for _, own in made),
         shown=[_shown(mould, row, own) for row, own in made[: len(wanted)]],
-        **_batches(limits, mould, found, [(row, own) for row, own in made if row.position in found.positions]),
+        forecast=_foretold(limits, mould, found, within, count, today),
+        **_batches(limits, mould, found, within),
     )
+
+
+def _foretold(
+    limits: Settings, mould: Mould, found: Extent, made: list[tuple[Any, Own]], count: Count, today: datetime
+) -> Forecast:
+    """What all of it is likely to cost, by those that were built; some of them are counted by the API."""
+    model = str(mould.shared_params["model"])
+    pieces = [
+        counting.piece(row, own.text, own.size, token=NO_TOKEN, model=model)
+        for row, own in made
+        if own.text is not None
+    ]
+    measured = estimating.of_pieces(
+        pieces,
+        task=mould.task.name,
+        shared=mould.shared,
+        settings_hash=fingerprint(mould.task.name, mould.task.version, mould.settings),
+        requests=round(found.count * len(pieces) / len(made)) if made else 0,
+        whole=len(made) == len(found.positions) and found.exact,
+        in_a_batch=limits.batch_max_requests,
+    )
+    counts = counting.counted(count, mould.shared_params, pieces) if pieces else Counts()
+    with db.transaction() as tx:
+        return estimating.foretell(tx, measured, counts, today)
 
 
 def _place_of(tx: Any, dataset_id: int, key: str) -> int:

@@ -7,14 +7,16 @@ Each makes its steps due first and locks the run or batch after, as the workers 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 from pydantic import BaseModel
 from sqlalchemy import Connection
 
 from webapp import db
-from webapp.batches import destinations, plugins, resubmissions
+from webapp.batches import caps, destinations, plugins, resubmissions
 from webapp.batches.books import note
+from webapp.batches.caps import Scope
 from webapp.batches.completion import RESULTS_DAYS, finish_if_over, pause_run
 from webapp.batches.naming import new_token
 from webapp.batches.selecting import Meant
@@ -82,6 +84,7 @@ def start_run(
     schedule_id: int | None = None,
     plugin_version_id: int | None = None,
     destination_ids: Sequence[int] = (),
+    cap_usd: Decimal | None = None,
 ) -> int:
     """Make a run over subjects of a dataset, with a frozen copy of its settings; its id. Planning is due.
 
@@ -90,6 +93,7 @@ def start_run(
     :param schedule_id: which asks for it.
     :param plugin_version_id: the installed version that brings the task (`Registry.version_of`); the run keeps to it.
     :param destination_ids: where its outputs go.
+    :param cap_usd: the most that it may cost, all attempts together.
     :raises Refused: there is no such subject, or the plugin was removed or disabled meanwhile.
     """
     plugins.hold_version(tx, plugin_version_id)
@@ -123,6 +127,8 @@ def start_run(
     destinations.name_for(tx, run.id, destination_ids)
     note(tx, run_id=run.id, schedule_id=schedule_id, actor=owner, reason=f"Run of {task.name} started{words}.",
          kind="wish")  # fmt: skip
+    if cap_usd is not None:
+        caps.put(tx, Scope.RUN, str(run.id), cap_usd, actor=owner)
     due(tx, StepName.PLAN, run.id)
     run_id: int = run.id
     return run_id

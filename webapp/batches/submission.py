@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from webapp import db
-from webapp.batches import encoding, leaving, naming, settling
+from webapp.batches import caps, encoding, leaving, naming, settling
 from webapp.batches.accounts import find_account, relieve, requests_at_the_api, throttle, throttled_for
 from webapp.batches.body import request_lines
 from webapp.batches.books import explain_batch, hold_batch
@@ -49,6 +49,7 @@ THROTTLE_WAIT = 60.0  # seconds, when a 429 does not say how long
 SAME_TOTAL_WAIT = 2.0  # seconds between looks while another POST of the same total is open
 UNSETTLED_WAIT = 30.0  # ... and while it is unknown
 ROOM_WAIT = 15.0  # seconds between looks of the first in line for room in the API's queue
+CAP_WAIT = 30.0  # seconds between looks while what is under way may leave room under a cap
 RECORD_PATIENCE = 600.0
 
 
@@ -125,6 +126,9 @@ def _send(desk: Desk, lease: Lease, batch: Any) -> float | None:
         wait = throttled_for(tx, account_id) or _no_room(tx, desk, batch, account_id)
         if wait:
             return wait
+        barred = caps.bar(tx, batch, account_id)
+        if barred is not None:
+            return _barred(tx, batch, barred)
         submission_id = _intend(tx, batch, account_id, identity.api_time)
     if submission_id is None:
         return SAME_TOTAL_WAIT
@@ -186,6 +190,15 @@ def _no_room(tx: Connection, desk: Desk, batch: Any, account_id: int) -> float:
         id=batch.id,
     )
     return ROOM_WAIT * place
+
+
+def _barred(tx: Connection, batch: Any, barred: caps.Bar) -> float | None:
+    """A cap stands in the way: what is under way may make room, else the run waits for a person; nothing fails."""
+    explain_batch(tx, batch.id, storable(barred.words))
+    if barred.waits:
+        return CAP_WAIT
+    pause_run(tx, batch.run_id, storable(barred.words), actor=caps.ACTOR)
+    return None
 
 
 def _record(desk: Desk, sending: Sending, created: ApiBatch) -> None:

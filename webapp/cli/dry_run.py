@@ -1,30 +1,39 @@
 """`batchdesk run --dry-run`: everything up to the point where something would be stored or sent.
-Needs no service: records are read, requests are built and cut in memory, one after the other.
+Needs no service but, where a key is set, the API, which counts the tokens of a few requests: records are read, requests
+are built and cut in memory, one after the other.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from decimal import Decimal
 from itertools import islice
+from random import Random
 from typing import Any, NamedTuple
 
 import click
 from pydantic import BaseModel
 
-from webapp.batches import encoding, runs
+from webapp.batches import counting, encoding, runs
 from webapp.batches.building import NO_ID, NO_TOKEN, Mould, own_parts, shared_part
+from webapp.batches.counting import Counts, Piece
 from webapp.batches.cutting import cut
+from webapp.batches.estimating import Measured, foretell
 from webapp.batches.importing import Sieve
+from webapp.batches.spending import usd
 from webapp.cli.app import BAD_USAGE, FAILURES, OK
 from webapp.db import utcnow
 from webapp.hooks import Registry, Task
+from webapp.money.prediction import Forecast
 from webapp.money.prices import priced
 from webapp.records.reading import Problem, Record, problems_report
+from webapp.services import open_gateway
 from webapp.settings import load
 
 SHOWN = 2000  # characters of the first request
 CHUNK = 200  # records that are built in one go
+KEPT = 64  # requests of which some are counted
 
 
 class Row(NamedTuple):
@@ -65,6 +74,9 @@ class Rehearsal:
         self.first: bytes | None = None
         self.count = 0
         self.failed: list[str] = []
+        self._own_bytes = self._image_tokens = 0
+        self._kept: list[Piece] = []
+        self._dice = Random(0)  # noqa: S311 - the same sample each time
 
     def sizes(self, records: Iterable[Record]) -> Iterator[int]:
         """Bytes of each request line that would be sent."""
@@ -77,8 +89,37 @@ class Rehearsal:
                     continue
                 if self.first is None:
                     self.first = encoding.join_line(NO_ID, shared, own.text.encode())
+                self._keep(counting.piece(row, own.text, own.size, token=NO_TOKEN, model=self.model))
                 identifier = encoding.custom_id(row.position + 1, NO_TOKEN, 1)
                 yield encoding.line_bytes(len(identifier), len(shared), own.size)
+
+    def _keep(self, piece: Piece) -> None:
+        """Add a request up, and keep it if the dice say so: some of all, each as likely as the others."""
+        self._own_bytes += piece.size
+        self._image_tokens += piece.image_tokens
+        at = self._dice.randrange(self.count)
+        if len(self._kept) < KEPT:
+            self._kept.append(piece)
+        elif at < KEPT:
+            self._kept[at] = piece
+
+    def forecast(self, requests: int, batches: int) -> Forecast:
+        """What it is likely to cost. Without a database, nothing is known of what was answered before."""
+        counts = Counts(trouble="the sandbox is asked for nothing in a dry run")
+        settings = load()
+        if self._kept and not settings.sandbox:
+            count = counting.within(lambda: open_gateway(settings), counting.STEP_SECONDS)
+            counts = counting.counted(count, self._mould.shared_params, self._kept)
+        measured = Measured(
+            task=self._mould.task.name,
+            shared=self._mould.shared,
+            settings_hash=None,
+            requests=requests,
+            batches=batches,
+            own_bytes=Decimal(self._own_bytes),
+            image_tokens=Decimal(self._image_tokens),
+        )
+        return foretell(None, measured, counts, utcnow())
 
     def _row(self, record: Record) -> Row:
         self.count += 1
@@ -118,6 +159,7 @@ def rehearse(
         "batch_totals": [shard.count for shard in shards],
         "bytes": sum(shard.body_bytes for shard in shards),
     }
+    forecast = rehearsal.forecast(rehearsal.count - len(rehearsal.failed), len(shards))
     if sieve.count:
         click.echo(problems_report(sieve.first, sieve.count), err=True)
     for failed in rehearsal.failed[:20]:
@@ -130,11 +172,11 @@ def rehearse(
         )
     click.echo(
         f"{report['requests']:,} requests in {report['batches']:,} batches, {report['bytes']:,} bytes. "
-        "Nothing was stored or sent.",
+        f"{_told(forecast)}",
         err=True,
     )
     if as_json:
-        click.echo(json.dumps(report))
+        click.echo(json.dumps(report | {"estimate": _as_json(forecast)}))
     elif rehearsal.first is not None:
         shown = rehearsal.first.decode()
         cut_off = f"… ({len(shown):,} characters in all)" if len(shown) > SHOWN else ""
@@ -142,3 +184,24 @@ def rehearse(
     if sieve.count and not skip_bad:
         return BAD_USAGE
     return FAILURES if rehearsal.failed else OK
+
+
+def _told(forecast: Forecast) -> str:
+    """The estimate and what it is made of, in lines."""
+    if forecast.low_usd is None or forecast.high_usd is None or forecast.most_usd is None:
+        cost = "What it would cost is unpriced"
+    else:
+        cost = f"It would cost {usd(forecast.low_usd)} to {usd(forecast.high_usd)}, at the very most "
+        cost += usd(forecast.most_usd)
+    play = " (the sandbox answers: that is nobody's money)" if load().sandbox else ""
+    sent = f"Nothing was stored, and nothing sent but {forecast.counted} requests to be counted, which is free."
+    lines = [f"{cost}{play}.", *(f"  - {words}" for words in forecast.reasons)]
+    return "\n".join([*lines, sent if forecast.counted else "Nothing was stored or sent."])
+
+
+def _as_json(forecast: Forecast) -> dict[str, Any]:
+    amounts = {
+        name: None if (usd := getattr(forecast, name)) is None else float(usd)
+        for name in ("low_usd", "likely_usd", "high_usd", "most_usd")
+    }
+    return {**amounts, "counted": forecast.counted, "sandbox": load().sandbox, "reasons": list(forecast.reasons)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from webapp.batches.derived import run_named
 from webapp.batches.desk import Desk
 from webapp.cli.app import STOPPED_WAITING
 from webapp.cli.environment import has_database, opened, through
-from webapp.cli.starting import Wanted, read_pairs, start
+from webapp.cli.starting import Wanted, read_cap, read_pairs, start
 from webapp.cli.taking import Taking, take
 from webapp.cli.waiting import deadline_of, interruptible, patiently, see_out
 from webapp.hooks import Registry, calls
@@ -56,6 +57,7 @@ def _registry(task: str, source: str | None) -> Registry:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object last on stdout.")
 @click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Stop waiting after so long.")
 @click.option("--skip-bad", is_flag=True, help="Set bad records aside in a file and go on with the rest.")
+@click.option("--cap", callback=read_cap, metavar="USD", help="The most that it may cost, all attempts together.")
 @click.option("--dry-run", is_flag=True, help="Show what would be sent, and send nothing.")
 @click.pass_context
 def run(
@@ -71,6 +73,7 @@ def run(
     as_json: bool,
     timeout: float | None,
     skip_bad: bool,
+    cap: Decimal | None,
     dry_run: bool,
 ) -> None:
     """Run a task over records: INPUT is a .jsonl or .csv file, a folder of text files or images, or run:ID, for the
@@ -86,7 +89,7 @@ def run(
     how = _How(out, as_json, deadline_of(timeout), skip_bad)
     if isinstance(taken, Path):
         rejected = rejected_path(out, taken) if skip_bad else None
-        wanted = Wanted(task, settings, taken, key_field, text_field, rejected, registry.version_of(task))
+        wanted = Wanted(task, settings, taken, key_field, text_field, rejected, registry.version_of(task), cap)
         if dry_run:
             context.exit(_rehearse(registry, wanted, wanted.records(), how))
         wanted.records()  # an input that is unusable as a whole is told before anything starts
@@ -100,7 +103,7 @@ def run(
             raise click.UsageError("--dry-run reads files and sources; the outputs of a run are in the database.")
         wanted = Wanted(task, settings, Path(taken), key_field, text_field, None, None)
         context.exit(_rehearse(registry, wanted, calls.records(chosen, parsed), how))
-    taking = Taking(plugin, pairs, taken, origin_pairs, skip_bad)
+    taking = Taking(plugin, pairs, taken, origin_pairs, skip_bad, cap)
     context.exit(_seen_out(lambda: take(taking, until=how.until), how))
 
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 
 import click
 
-from webapp import db, wishes
+from webapp import cap_wishes, db, wishes
 from webapp.batches import queries
+from webapp.batches.caps import Scope
 from webapp.batches.queries import Summary
 from webapp.batches.states import FailureClass, RunState
 from webapp.cli.app import OK
 from webapp.cli.environment import opened, through
-from webapp.cli.starting import OWNER
+from webapp.cli.starting import OWNER, read_cap
 from webapp.cli.waiting import deadline_of, describe, finish, interruptible, present, see_out
 from webapp.records.exporting import check_out_path, write_outputs
 
@@ -141,9 +143,12 @@ def pause(run_id: int) -> None:
 
 @click.command()
 @click.argument("run_id", metavar="RUN", type=RUN)
-def resume(run_id: int) -> None:
+@click.option("--cap", callback=read_cap, metavar="USD", help="The most that it may cost from now on, all in all.")
+def resume(run_id: int, cap: Decimal | None) -> None:
     """End a run's pause: what waits is sent by the workers that are up."""
     with opened(working=False):
+        if cap is not None:
+            cap_wishes.ask_cap(Scope.RUN, str(run_id), cap, actor=OWNER)
         wishes.ask_resume(run_id, actor=OWNER)
     click.echo(f"Run {run_id} goes on; `batchdesk resubmit {run_id}` waits for it, `batchdesk up` works on.", err=True)
 

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from flask import current_app
 from pydantic import BaseModel
 
 from webapp import db
-from webapp.batches import runs
+from webapp.batches import caps, runs
 from webapp.batches.desk import Desk
 from webapp.batches.importing import Sieve, import_records
 from webapp.batches.naming import new_token
@@ -43,12 +44,21 @@ def read_pairs(context: click.Context, parameter: click.Parameter, pairs: tuple[
     return settings
 
 
+def read_cap(context: click.Context, parameter: click.Parameter, text: str | None) -> Decimal | None:
+    """An amount of US dollars, as of --cap."""
+    try:
+        return None if text is None else caps.amount(text)
+    except InputError as error:
+        raise click.BadParameter(str(error)) from None
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """A run that somebody wants.
 
     :param rejected: the file for records that cannot be used; None: the first one ends it.
     :param plugin_version_id: the installed version that brings the task.
+    :param cap_usd: the most that it may cost.
     """
 
     task: Task[Any]
@@ -58,6 +68,7 @@ class Wanted:
     text_field: str
     rejected: Path | None
     plugin_version_id: int | None = None
+    cap_usd: Decimal | None = None
     token: str = field(default_factory=new_token)
 
     def records(self) -> Iterator[Record | Problem]:
@@ -110,4 +121,5 @@ def _start(wanted: Wanted, sieve: Sieve) -> int:
             owner=OWNER,
             token=wanted.token,
             plugin_version_id=wanted.plugin_version_id,
+            cap_usd=wanted.cap_usd,
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from webapp import db, source_wishes, wishes
@@ -26,6 +27,7 @@ class Taking:
     """A run that somebody wants over what a source or another run gives.
 
     :param origin: the name of a source, or the id of a run.
+    :param cap_usd: the most that the run may cost.
     :param tokens: of the import and of the run.
     """
 
@@ -34,6 +36,7 @@ class Taking:
     origin: str | int
     origin_settings: Mapping[str, Any]
     skip_bad: bool
+    cap_usd: Decimal | None = None
     tokens: tuple[str, str] = field(default_factory=lambda: (new_token(), new_token()))
 
 
@@ -50,7 +53,13 @@ def take(wanted: Taking, *, until: float | None) -> int | None:
         tell("They are left out; the rest goes on.")
     run_id = patiently(
         lambda: wishes.ask_start(
-            upload.dataset_id, wanted.task, wanted.settings, over=Over.ALL, actor=OWNER, token=wanted.tokens[1]
+            upload.dataset_id,
+            wanted.task,
+            wanted.settings,
+            over=Over.ALL,
+            actor=OWNER,
+            token=wanted.tokens[1],
+            cap_usd=wanted.cap_usd,
         )
     )
     tell(f"Run {run_id} of {wanted.task} started over dataset {upload.dataset_id}.")

@@ -121,6 +121,13 @@ def priced(model: str, at: datetime) -> bool:
     return _price(model, at) is not None
 
 
+def min_cacheable(model: str) -> int | None:
+    """The fewest tokens of a shared part that the model caches; None: not known."""
+    known = price_table()["models"].get(DATED.sub("", model))
+    found: int | None = known.get("min_cacheable") if known else None
+    return found
+
+
 @cache
 def price_table() -> dict[str, Any]:
     """The shipped price table, read once per process."""

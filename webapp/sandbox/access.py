@@ -76,18 +76,18 @@ class RateLimiter:
         self._lock = threading.Lock()
         self._left: dict[str, tuple[float, datetime]] = {}
 
-    def take(self, workspace: str, per_minute: int, now: datetime) -> dict[str, str]:
-        """Count one call and give the rate limit headers of its answer.
+    def take(self, bucket: str, per_minute: int, now: datetime) -> dict[str, str]:
+        """Count one call of a workspace, or of one kind in it, and give the rate limit headers of its answer.
 
         :raises ApiError: 429, there were too many.
         """
         if not per_minute:
             return _headers(_NO_LIMIT_SHOWN, _NO_LIMIT_SHOWN, now)
         with self._lock:
-            left, since = self._left.get(workspace, (float(per_minute), now))
+            left, since = self._left.get(bucket, (float(per_minute), now))
             left = min(per_minute, left + (now - since).total_seconds() * per_minute / 60)
             allowed = left >= 1
-            self._left[workspace] = (left - 1 if allowed else left, now)
+            self._left[bucket] = (left - 1 if allowed else left, now)
         headers = _headers(per_minute, int(left) - 1 if allowed else 0, now)
         if allowed:
             return headers

@@ -70,6 +70,7 @@ _FAULTY = {
     "retrieve": "retrieve_faults",
     "results": "results_faults",
     "cancel": "cancel_faults",
+    "count_tokens": "count_faults",
 }
 #: Seconds a ``timeout_after`` keeps its client waiting when it says no number.
 _HANG = 30.0
@@ -109,7 +110,9 @@ class SandboxApp:
             endpoint, arguments = _ROUTES.bind_to_environ(request.environ).match()
             if not request.path.startswith("/sandbox/"):
                 limit, now = self._state.config.rpm, self._state.clock.now()
-                headers.update(self._limiter.take(caller.workspace, limit, now))
+                # Counting tokens has a limit of its own, as large here as that of the batches.
+                bucket = f"{caller.workspace} counting" if endpoint == "count_tokens" else caller.workspace
+                headers.update(self._limiter.take(bucket, limit, now))
             return self._perform(request, caller, endpoint, dict(arguments))
         except ApiError as error:
             return error.response(headers["request-id"])

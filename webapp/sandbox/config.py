@@ -68,6 +68,7 @@ class SandboxConfig:
     list_faults: str = ""
     results_faults: str = ""
     cancel_faults: str = ""
+    count_faults: str = ""
     #: ``true`` or ``false``: sent as ``x-should-retry`` with every fault's answer. Empty: not sent.
     should_retry: str = ""
 

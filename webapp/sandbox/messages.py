@@ -16,6 +16,13 @@ from .replies import ApiError, TooLarge, invalid, json_response, not_found
 from .tokens import measure
 
 _LARGEST_BODY = 32 * 1024 * 1024
+#: What counting takes; anything else of a Messages request, max_tokens too, is refused.
+_COUNTED = frozenset(
+    {
+        *("model", "messages", "system", "tools", "tool_choice", "thinking", "output_config"),
+        *("cache_control", "mcp_servers", "speed", "user_profile_id"),
+    }
+)
 
 
 class ModelRoutes:
@@ -61,6 +68,9 @@ class ModelRoutes:
             raise invalid(f"The request body is not valid JSON: {error}") from None
         if not isinstance(params, dict):
             raise invalid("Input should be a valid dictionary or object to extract fields from")
+        for name in params:
+            if name not in _COUNTED:
+                raise invalid(f"{name}: Extra inputs are not permitted")
         # Counting asks for no max_tokens; any that is right for every model lets the other checks speak.
         problem = check_params({"max_tokens": 1} | params, caller.version, caller.betas, 0)
         if problem is not None:
