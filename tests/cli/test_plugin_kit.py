@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from support.command_line import CommandLine
 from support.installation import Finished
+from support.plugin_wheels import wheel, write
 
 from webapp import PLUGINS
 from webapp.cli.plugins import plugins
@@ -100,3 +101,14 @@ def test_safe_mode_checks_nothing_of_the_installation(bare: CommandLine) -> None
 
 def test_each_command_of_the_kit_is_there() -> None:
     assert {"list", "new", "check"} <= set(plugins.commands)
+
+
+def test_an_installed_plugin_is_checked_by_its_name_or_its_packages(line: CommandLine) -> None:
+    installed = line("plugins", "install", write(line.folder, wheel()), "--yes")
+    assert installed.status == 0, installed.err
+    for name in ("stamping", "batchdesk-stamp"):
+        done = line("plugins", "check", name)
+        assert "task stamp: process is pure" in done.out
+        assert (done.status, done.err) == (0, "no problems, 1 warning.\n")
+    missing = line("plugins", "check", "stampings")
+    assert missing.status == 2 and "no plugin 'stampings'" in missing.err
