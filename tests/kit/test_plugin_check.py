@@ -114,6 +114,13 @@ class Odd(Sound):
         return {1, 2}
 
 
+class Talkative(Sound):
+    name = "talkative"
+
+    def made(self, subject, message, settings):
+        return "very " * 1_000_000
+
+
 class Opening(Sound):
     name = "opening"
 
@@ -210,7 +217,7 @@ class Pile(Sink[ModelSettings]):
 def register_tasks():
     print("this goes nowhere")
     kinds = [Sound, Dated, Unsorted, Counting, Unmarked, Brief, Refused, Titled, Fragile, Odd, Opening, Moody, Meddling]
-    return [kind() for kind in [*kinds, Leaving, Looping, Crashing, Hungry, Particular, Helped, Strict]]
+    return [kind() for kind in [*kinds, Talkative, Leaving, Looping, Crashing, Hungry, Particular, Helped, Strict]]
 
 
 @hookimpl
@@ -264,6 +271,7 @@ def test_a_sound_task_passes_every_point(zoo: list[Finding]) -> None:
         ("titled", Level.PROBLEM, "request_params raised KeyError: 'title'"),
         ("fragile", Level.PROBLEM, "process, given a refusal: it raised IndexError"),
         ("odd", Level.PROBLEM, "the output is of type set, which JSON cannot hold"),
+        ("talkative", Level.PROBLEM, "its output is larger than the 4,000,000 bytes that are kept"),
         ("opening", Level.PROBLEM, "it opens something: open /dev/null"),
         ("opening", Level.PROBLEM, "it opens something: socket.__new__"),
         ("moody", Level.PROBLEM, "says another thing when it runs again"),

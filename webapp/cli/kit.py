@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -81,7 +81,7 @@ def check(context: click.Context, what: str | None, pairs: dict[str, str], recor
     context.exit(BAD_USAGE if problems else OK)
 
 
-def _targets(what: str | None, unpacked: Path) -> Sequence[kit_targets.Target]:
+def _targets(what: str | None, unpacked: Path) -> Iterator[kit_targets.Target]:
     from webapp.kit import targets
 
     registry = load_plugins(folder=PLUGINS, safe_mode=load().safe_mode)
@@ -89,17 +89,19 @@ def _targets(what: str | None, unpacked: Path) -> Sequence[kit_targets.Target]:
         [*(plugin.name for plugin in registry.plugins), *(problem.plugin for problem in registry.problems)]
     )
     if what is None:
-        return [*(targets.Target(name, "") for name in names), *_installed()]
-    if what in names:
-        return [targets.Target(what, "")]
-    if Path(what).exists():
-        return targets.find(Path(what), unpacked)
-    found = [target for target in _installed() if what in (target.name, target.source.partition(" ")[0])]
-    if not found:
-        raise InputError(
-            f"There is no plugin '{what}', and no such path. `batchdesk plugins list` shows what there is."
-        )
-    return found
+        yield from (targets.Target(name, "") for name in names)
+        yield from _installed()  # last: where the database does not answer, the others have been checked
+    elif what in names:
+        yield targets.Target(what, "")
+    elif Path(what).exists():
+        yield from targets.find(Path(what), unpacked)
+    else:
+        found = [target for target in _installed() if what in (target.name, target.source.partition(" ")[0])]
+        if not found:
+            raise InputError(
+                f"There is no plugin '{what}', and no such path. `batchdesk plugins list` shows what there is."
+            )
+        yield from found
 
 
 def _installed() -> list[kit_targets.Target]:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from webapp.batches.processing import MOST_OUTPUT
 from webapp.errors import ApiError
 from webapp.kit import nasty, road, samples
 from webapp.kit.findings import Book, Finding
@@ -227,6 +228,10 @@ class _Trouble:
     def see(self, name: str, answer: dict[str, Any], again: dict[str, Any], elsewhere: dict[str, Any]) -> None:
         if "output" not in answer and "invalid" not in answer:
             self._raised.append(f"process, given {name}: {_fault(answer, 'it failed')}")
+        elif len(answer.get("output", "")) > MOST_OUTPUT:
+            self._raised.append(
+                f"process, given {name}: its output is larger than the {MOST_OUTPUT:,} bytes that are kept"
+            )
         elif not _made(answer) == _made(again) == _made(elsewhere):
             self._varied.append(f"process says another thing when it runs again, given {name}: it must be pure.")
         self._touched += [f"process is not pure, it opens something: {what}." for what in answer.get("touched", ())]
