@@ -17,7 +17,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from webapp import db
 from webapp.db import Base
-from webapp.money.prices import Usage, cost
+from webapp.money.prices import SHIPPED, PriceBook, Usage
 
 
 class LedgerLine(Base):
@@ -48,16 +48,22 @@ class LedgerLine(Base):
     inference_geo: Mapped[str | None]
     cost_usd: Mapped[Decimal | None]
     sync_cost_usd: Mapped[Decimal | None]
+    # Synchronously and without any cache. NULL where nothing was priced, or by an earlier version.
+    uncached_cost_usd: Mapped[Decimal | None]
+    # What it was priced by, as `prices.PriceBook.named` takes it. NULL likewise.
+    price: Mapped[str | None]
     duplicate: Mapped[bool] = mapped_column(server_default="false")
     priced_at: Mapped[datetime]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class LedgerTally(Base):
-    """What one chunk of ledger lines came to, by run, batch, account, model and day; appended, never changed.
+    """What one chunk of ledger lines came to, by run, batch, account, model, day, price and geography; appended, never
+    changed.
 
-    `cost_usd` and `sync_cost_usd` are sums of what is priced; the lines that are not are counted beside them. The
-    synchronous cost is without duplicates: nobody would have asked a second time.
+    Costs are sums of what is priced; the lines that are not are counted beside them. The synchronous costs are without
+    duplicates: nobody would have asked a second time. `uncached_unknown` counts the lines of an earlier version whose
+    cost without a cache nobody has reckoned; in the sum they stand with their synchronous cost.
     """
 
     __tablename__ = "ledger_tallies"
@@ -75,6 +81,11 @@ class LedgerTally(Base):
     duplicates: Mapped[int]
     cost_usd: Mapped[Decimal]
     sync_cost_usd: Mapped[Decimal]
+    uncached_cost_usd: Mapped[Decimal] = mapped_column(server_default="0")
+    uncached_unknown: Mapped[int] = mapped_column(server_default="0")
+    duplicate_cost_usd: Mapped[Decimal] = mapped_column(server_default="0")
+    price: Mapped[str | None]
+    inference_geo: Mapped[str | None]
     input_tokens: Mapped[int]
     write_5m_tokens: Mapped[int]
     write_1h_tokens: Mapped[int]
@@ -89,15 +100,21 @@ class LedgerTally(Base):
 TALLY = DDL(  # type: ignore[no-untyped-call]
     """
     CREATE FUNCTION tally_ledger_lines() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-        INSERT INTO ledger_tallies (run_id, api_batch_id, account_id, model, day, lines, unpriced, sync_unpriced,
-            duplicates, cost_usd, sync_cost_usd, input_tokens, write_5m_tokens, write_1h_tokens, read_tokens,
-            output_tokens, web_searches)
-        SELECT run_id, api_batch_id, account_id, model, CAST(priced_at AT TIME ZONE 'UTC' AS date), count(*),
-            count(*) - count(cost_usd), count(*) - count(sync_cost_usd), count(*) FILTER (WHERE duplicate),
-            coalesce(sum(cost_usd), 0), coalesce(sum(sync_cost_usd) FILTER (WHERE NOT duplicate), 0),
+        INSERT INTO ledger_tallies (run_id, api_batch_id, account_id, model, day, price, inference_geo, lines, unpriced,
+            sync_unpriced, duplicates, cost_usd, sync_cost_usd, uncached_cost_usd, uncached_unknown,
+            duplicate_cost_usd, input_tokens, write_5m_tokens, write_1h_tokens, read_tokens, output_tokens,
+            web_searches)
+        SELECT run_id, api_batch_id, account_id, model, CAST(priced_at AT TIME ZONE 'UTC' AS date), price,
+            inference_geo, count(*), count(*) - count(cost_usd), count(*) - count(sync_cost_usd),
+            count(*) FILTER (WHERE duplicate), coalesce(sum(cost_usd), 0),
+            coalesce(sum(sync_cost_usd) FILTER (WHERE NOT duplicate), 0),
+            coalesce(sum(coalesce(uncached_cost_usd, sync_cost_usd)) FILTER (WHERE NOT duplicate), 0),
+            count(sync_cost_usd) FILTER (WHERE NOT duplicate AND uncached_cost_usd IS NULL
+                AND write_5m_tokens + write_1h_tokens + read_tokens > 0),
+            coalesce(sum(cost_usd) FILTER (WHERE duplicate), 0),
             coalesce(sum(input_tokens), 0), coalesce(sum(write_5m_tokens), 0), coalesce(sum(write_1h_tokens), 0),
             coalesce(sum(read_tokens), 0), coalesce(sum(output_tokens), 0), coalesce(sum(web_searches), 0)
-        FROM appended GROUP BY 1, 2, 3, 4, 5;
+        FROM appended GROUP BY 1, 2, 3, 4, 5, 6, 7;
         RETURN NULL;
     END $$;
     CREATE TRIGGER tally_ledger_lines AFTER INSERT ON ledger_lines REFERENCING NEW TABLE AS appended
@@ -124,6 +141,8 @@ COLUMNS = (
     "inference_geo",
     "cost_usd",
     "sync_cost_usd",
+    "uncached_cost_usd",
+    "price",
     "priced_at",
 )
 
@@ -139,6 +158,7 @@ class Billed:
     account_id: int
     run_id: int
     created_at: datetime  # the API's own time of creation: prices are of that day
+    prices: PriceBook = SHIPPED
 
 
 Bill = tuple[Any, ...]  # a ledger line but for the request it belongs to, in the order of `COLUMNS` from the third on
@@ -155,9 +175,10 @@ def bill(billed: Billed, custom_id: str, message: Any) -> Bill:
     model = model if isinstance(model, str) and len(model) <= MAX_NAME and model.isprintable() else None
     usage = Usage.parse(message.get("usage"))
     if usage is None:
-        return (*head, model, *(None,) * 9, priced_at)
-    price = cost(model, usage, billed.created_at) if model else None
-    return (*head, model, *usage, *(price or (None, None)), priced_at)
+        return (*head, model, *(None,) * 11, priced_at)
+    refused = message.get("stop_reason") == "refusal" and not usage.output
+    price = billed.prices.cost(model, usage, billed.created_at, refused=refused) if model else None
+    return (*head, model, *usage, *(price or (None,) * 4), priced_at)
 
 
 @lru_cache(maxsize=16)
