@@ -32,6 +32,7 @@ IDS = {
     "user_id": "SELECT id FROM users",
     "schedule_id": "SELECT id FROM schedules",
     "wish_id": "SELECT id FROM resubmissions",
+    "price_id": "SELECT id FROM price_overrides",
     "verb": "SELECT unnest(ARRAY['cancel', 'pause'])",
     "number": "SELECT 1",
     "sha256": "SELECT encode(sha256, 'hex') FROM blobs",

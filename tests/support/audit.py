@@ -271,11 +271,16 @@ def what_the_api_accepted_is_what_was_sent(books: Books) -> Iterator[str]:
 
 
 def the_ledger_is_the_bill(books: Books) -> Iterator[str]:
-    """The ledger's lines and tokens are the sandbox's bill, batch by batch, to the token."""
+    """The ledger's lines, tokens and dollars are the sandbox's bill, batch by batch, to the last digit."""
     sums = ", ".join(f"sum({ours})::bigint AS {ours}" for ours in TOKENS)
     ledger = {
-        line.api_batch_id: {"requests": line.lines} | {theirs: getattr(line, ours) for ours, theirs in TOKENS.items()}
-        for line in books.desk.rows(f"SELECT api_batch_id, count(*) AS lines, {sums} FROM ledger_lines GROUP BY 1")
+        line.api_batch_id: {"requests": line.lines}
+        | {theirs: getattr(line, ours) for ours, theirs in TOKENS.items()}
+        | {"picodollars": line.cost * 10**12, "unpriced": line.unpriced}
+        for line in books.desk.rows(
+            f"SELECT api_batch_id, count(*) AS lines, {sums}, coalesce(sum(cost_usd), 0) AS cost, "
+            "count(*) - count(cost_usd) AS unpriced FROM ledger_lines GROUP BY 1"
+        )
     }
     bill = {
         batch["id"]: batch["total"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 from support.desk import DeskDriver, documents
@@ -16,6 +17,7 @@ from webapp.batches.reprocessing import Which
 from webapp.batches.schedules import Wanted
 from webapp.batches.staleness import Over
 from webapp.batches.states import FailureClass
+from webapp.money import overrides
 from webapp.records.escapes import storable
 
 # What somebody might write who means harm, or does not care. Each would break out of another place.
@@ -58,7 +60,12 @@ TEXTS = (
     ("outputs", "task_version"),
     ("steps", "error"),
     ("submissions", "error"),
+    ("price_overrides", "note"),
+    ("price_overrides", "created_by"),
 )
+# A price as an admin may give it: dearer for long prompts.
+_RATES = {"input": "3", "write_5m": "4", "write_1h": "6", "read": "0.3", "output": "15"}
+NEW_PRICE = {**_RATES, "over": {"tokens": 100_000, **{name: f"{rate}0" for name, rate in _RATES.items()}}}
 
 
 def fill(desk: DeskDriver, sandbox: Sandbox) -> None:
@@ -83,6 +90,9 @@ def fill(desk: DeskDriver, sandbox: Sandbox) -> None:
     desk.start(documents(3))
     nightly = Wanted("Nightly", Over.STALE, "30 2 * * *", "Europe/Berlin")
     wishes.ask_schedule(1, "summarise", {}, nightly, actor="t", token=new_token())
+    for model in ("claude-new", "claude-haiku-4-5"):
+        with db.transaction() as tx:
+            overrides.add(tx, overrides.Wanted(model, date(2026, 1, 1), NEW_PRICE, "A letter."), actor="t")
     for role in ("viewer", None):
         make_person(role, f"{role}-filled")
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 from flask import Flask
 from PIL import Image as Picture
 from support.desk import DeskDriver, documents
+from support.filling import NEW_PRICE
 from support.people import make_person
 from support.sandbox import Sandbox
 from support.unknown import slow_stranger
@@ -20,11 +22,13 @@ from support.uploading import Uploads
 from werkzeug.routing import Rule
 
 from webapp import source_wishes, wishes, workers
+from webapp import db, wishes, workers
 from webapp.batches.naming import new_token
 from webapp.batches.reprocessing import Which
 from webapp.batches.schedules import Wanted
 from webapp.batches.staleness import Over
 from webapp.batches.states import FailureClass
+from webapp.money import overrides
 
 # What is no page: files to keep, pictures, and what scripts and machines ask.
 NO_PAGES = re.compile(
@@ -59,6 +63,8 @@ def fill(desk: DeskDriver, sandbox: Sandbox, folder: Path) -> None:
     nightly = Wanted("Nightly", Over.STALE, "30 2 * * *", "Europe/Berlin")
     wishes.ask_schedule(1, "summarise", {}, nightly, actor="ann@example.com", token=new_token())
     make_person("operator", "ann@example.com")
+    with db.transaction() as tx:
+        overrides.add(tx, overrides.Wanted("claude-new", date(2026, 1, 1), NEW_PRICE, "A letter."), actor="ann")
     _uploads(desk)
     _held(desk, sandbox)
     workers.beat("worker one", "worker")
@@ -107,6 +113,7 @@ def one(query: str) -> Callable[[DeskDriver], object]:
 EXAMPLES: dict[str, Callable[[DeskDriver], object]] = {
     "run_id": lambda _: 1,
     "wish_id": lambda _: 1,
+    "price_id": lambda _: 1,
     "verb": lambda _: "cancel",
     "user_id": one("SELECT max(id) FROM users"),
     "what": lambda _: "password",
@@ -149,6 +156,12 @@ MORE = (
     "/runs/new?dataset=1&task=summarise",
     "/runs/new?repeat=1",
     "/schedules/new?repeat=1",
+    "/money/?by=model&task=classify",
+    "/money/?by=dataset",
+    "/money/?from=2020-01-01&to=2020-02-01",
+    "/money/?from=2020-01-01&to=2026-11-30&owner=nobody",
+    "/money/prices/?model=nothing-like-it",
+    "/money/prices/new?model=claude-haiku-5-5",
     "/no/such/page",
 )
 
