@@ -45,9 +45,9 @@ def test_a_price_is_looked_at_first_and_then_put_in_force(admin: Visitor, viewer
 
 
 def test_what_is_stored_from_then_on_costs_that_and_what_was_stays(desk: DeskDriver, admin: Visitor) -> None:
-    desk.run(documents(1))
+    desk.run(documents(1), task="summarise", model=HAIKU)
     give(admin, do="put")
-    desk.run(documents(1))
+    desk.run(documents(1), task="summarise", model=HAIKU)
     (before, cost), (after, doubled) = costs(desk)
     assert (before, after) == ("2025-01-01", "override 1")
     assert doubled == 2 * cost > 0  # of the same text and the same answer, at twice each rate
@@ -61,7 +61,7 @@ def test_a_price_that_is_removed_is_as_if_it_had_never_been(desk: DeskDriver, ad
     assert "Our contract." in asked and "What is in the ledger stays as it is" in asked
     response = admin.send("/money/prices/1/remove", back="/money/prices/?model=haiku")
     assert response.headers["Location"] == "/money/prices/?model=haiku"
-    desk.run(documents(1))
+    desk.run(documents(1), task="summarise", model=HAIKU)
     assert [price for price, _ in costs(desk)] == ["2025-01-01"]
     assert "removed by" in admin.get("/money/prices/")
     assert admin.open("/money/prices/1/remove").status_code == 404

@@ -22,7 +22,7 @@ MOST_PARTS = 100  # of a period that are told apart
 # What a sum can be told by: the key, and what it is called, of tallies t with their runs r, accounts a, datasets d.
 PARTS = {
     "day": ("t.day", "t.day::text"),
-    "month": ("date_trunc('month', t.day)::date", "to_char(date_trunc('month', t.day), 'YYYY-MM')"),
+    "month": ("date_trunc('month', t.day)::date", "to_char(min(t.day), 'YYYY-MM')"),
     "task": ("r.task", "r.task"),
     "model": ("t.model", "t.model"),
     "owner": ("r.owner", "r.owner"),
