@@ -44,12 +44,9 @@ class Cached(Task[Settings]):
     def process(self, subject, message, settings):
         return {"text": message.text}
 
-class Plugin:
-    @hookimpl
-    def register_tasks(self):
-        return [Cached()]
-
-plugin = Plugin()
+@hookimpl
+def register_tasks():
+    return [Cached()]
 """
 
 
