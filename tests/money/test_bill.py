@@ -103,7 +103,7 @@ def test_batches_that_were_cancelled_or_expired_are_billed_for_what_was_answered
     for _ in range(6):
         desk.hurry()
         desk.perform_due()
-    wishes.ask_cancel(cancelled, actor="t")
+    wishes.ask_cancel_run(cancelled, actor="t")
     sandbox.advance(7200)
     for run_id in (expired, cancelled):
         desk.work_until_over(run_id, hurry=True)
