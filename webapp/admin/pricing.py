@@ -104,7 +104,7 @@ class PriceForm(Form):  # type: ignore[misc] # WTForms ships no types
     )
     since = StringField(
         "From",
-        [Regexp(r"\d{4}-\d\d-\d\d$", message="A day is written as 2026-11-30.")],
+        [InputRequired("From which day on?"), Regexp(r"\d{4}-\d\d-\d\d$", message="A day is written as 2026-11-30.")],
         widget=DateInput(),
         description="The first day (UTC) whose batches cost this. What is in the ledger already stays as it is.",
     )
@@ -144,6 +144,8 @@ class PriceForm(Form):  # type: ignore[misc] # WTForms ships no types
         return cls(data=values)
 
     def validate_since(self, field: Any) -> None:
+        if field.errors:  # it is no day at all
+            return
         try:
             day = date.fromisoformat(field.data)
         except ValueError as error:
