@@ -86,6 +86,10 @@ def test_each_model_class_of_tokens_tier_and_place_is_billed_as_the_api_bills_it
     told = {(line.model, line.price, line.inference_geo): line for line in tallied}
     assert {key[:2] for key in told} >= {("claude-haiku-5-5", "2026-10-07 over"), ("claude-haiku-5-5", "2026-10-07")}
     assert {key[2] for key in told} == {"us", "global"}
+    with db.transaction() as tx:
+        of_runs = ledger.totals_of_runs(tx, [1, 2, 3])
+    for one in of_runs.values():
+        assert one.saved_by_batching == one.cost_usd and (one.saved_by_caching or 0) > 0
     assert all(line.read and bool(line.five) != bool(line.hour) for line in tallied), told
 
 

@@ -6,7 +6,7 @@ come from tallies of the lines, so that a run's millions of lines are never read
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
 from functools import lru_cache
@@ -210,16 +210,33 @@ def known(tx: Connection, api_batch_id: str, custom_ids: Sequence[str]) -> set[s
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Sums over ledger lines; a sum that holds an unpriced line is None."""
+    """Sums over ledger lines; a sum that holds an unpriced line is None.
+
+    :param uncached_cost_usd: the synchronous cost without any cache; None also where an earlier version left it open.
+    """
 
     cost_usd: Decimal | None
     sync_cost_usd: Decimal | None
     lines: int
+    uncached_cost_usd: Decimal | None = field(default=None, compare=False)
+
+    @property
+    def saved_by_batching(self) -> Decimal | None:
+        """What the same would have cost more synchronously; less than nothing where it was paid twice."""
+        return None if self.cost_usd is None or self.sync_cost_usd is None else self.sync_cost_usd - self.cost_usd
+
+    @property
+    def saved_by_caching(self) -> Decimal | None:
+        """What the same would have cost more without a cache, synchronously; less than nothing where it cost less."""
+        known = self.uncached_cost_usd is not None and self.sync_cost_usd is not None
+        return self.uncached_cost_usd - self.sync_cost_usd if known else None  # type: ignore[operator]
 
 
 _TOTALS = """
     CASE WHEN coalesce(sum(unpriced), 0) = 0 THEN coalesce(sum(cost_usd), 0) END AS cost,
     CASE WHEN coalesce(sum(sync_unpriced), 0) = 0 THEN coalesce(sum(sync_cost_usd), 0) END AS sync,
+    CASE WHEN coalesce(sum(sync_unpriced + uncached_unknown), 0) = 0 THEN coalesce(sum(uncached_cost_usd), 0) END
+        AS uncached,
     CAST(coalesce(sum(lines), 0) AS bigint) AS lines
 """
 
@@ -227,7 +244,7 @@ _TOTALS = """
 def run_totals(tx: Connection, run_id: int) -> Totals:
     """What a run cost over all its attempts, and what the same would have cost synchronously."""
     found = db.row(tx, f"SELECT {_TOTALS} FROM ledger_tallies WHERE run_id = :id", id=run_id)  # noqa: S608 - a constant
-    return Totals(found.cost, found.sync, found.lines)
+    return Totals(found.cost, found.sync, found.lines, found.uncached)
 
 
 def totals_of_runs(tx: Connection, run_ids: Sequence[int]) -> dict[int, Totals]:
@@ -237,7 +254,7 @@ def totals_of_runs(tx: Connection, run_ids: Sequence[int]) -> dict[int, Totals]:
         f"SELECT run_id, {_TOTALS} FROM ledger_tallies WHERE run_id = ANY(:ids) GROUP BY run_id",  # noqa: S608 - likewise
         ids=list(run_ids),
     )
-    return {line.run_id: Totals(line.cost, line.sync, line.lines) for line in found}
+    return {line.run_id: Totals(line.cost, line.sync, line.lines, line.uncached) for line in found}
 
 
 def totals_of_batches(tx: Connection, api_ids: Sequence[str]) -> dict[str, Totals]:
@@ -247,7 +264,7 @@ def totals_of_batches(tx: Connection, api_ids: Sequence[str]) -> dict[str, Total
         f"SELECT api_batch_id, {_TOTALS} FROM ledger_tallies WHERE api_batch_id = ANY(:ids) GROUP BY api_batch_id",  # noqa: S608 - likewise
         ids=list(api_ids),
     )
-    return {line.api_batch_id: Totals(line.cost, line.sync, line.lines) for line in found}
+    return {line.api_batch_id: Totals(line.cost, line.sync, line.lines, line.uncached) for line in found}
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,18 +308,21 @@ def attempt_totals(tx: Connection, item_id: int) -> dict[int, Totals]:
         SELECT r.attempt, CASE WHEN count(*) = count(l.cost_usd) THEN sum(l.cost_usd) END AS cost,
                CASE WHEN count(*) = count(l.sync_cost_usd)
                     THEN coalesce(sum(l.sync_cost_usd) FILTER (WHERE NOT l.duplicate), 0) END AS sync,
+               CASE WHEN count(*) = count(l.uncached_cost_usd)
+                    THEN coalesce(sum(l.uncached_cost_usd) FILTER (WHERE NOT l.duplicate), 0) END AS uncached,
                count(*) AS lines
         FROM requests r JOIN batches b ON b.id = r.batch_id CROSS JOIN LATERAL (
-            SELECT cost_usd, sync_cost_usd, duplicate FROM ledger_lines
+            SELECT cost_usd, sync_cost_usd, uncached_cost_usd, duplicate FROM ledger_lines
             WHERE api_batch_id = b.api_id AND custom_id = r.custom_id AND NOT duplicate
             UNION ALL
-            SELECT cost_usd, sync_cost_usd, duplicate FROM ledger_lines WHERE request_id = r.id AND duplicate
+            SELECT cost_usd, sync_cost_usd, uncached_cost_usd, duplicate FROM ledger_lines
+            WHERE request_id = r.id AND duplicate
         ) AS l
         WHERE r.item_id = :item GROUP BY r.attempt
         """,
         item=item_id,
     )
-    return {line.attempt: Totals(line.cost, line.sync, line.lines) for line in found}
+    return {line.attempt: Totals(line.cost, line.sync, line.lines, line.uncached) for line in found}
 
 
 def total(parts: Iterable[Totals]) -> Totals:
