@@ -21,8 +21,7 @@ from support.unknown import slow_stranger
 from support.uploading import Uploads
 from werkzeug.routing import Rule
 
-from webapp import source_wishes, wishes, workers
-from webapp import db, wishes, workers
+from webapp import db, source_wishes, wishes, workers
 from webapp.batches.naming import new_token
 from webapp.batches.reprocessing import Which
 from webapp.batches.schedules import Wanted
