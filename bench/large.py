@@ -72,10 +72,11 @@ TALLIED = (
     "FROM requests r JOIN items i ON i.id = r.item_id GROUP BY r.batch_id) c ON c.batch_id = b.id, "
     "unnest(ARRAY['items', 'requests']) AS scope",
     "INSERT INTO ledger_tallies (run_id, api_batch_id, account_id, model, day, lines, unpriced, sync_unpriced, "
-    "duplicates, cost_usd, sync_cost_usd, input_tokens, write_5m_tokens, write_1h_tokens, read_tokens, output_tokens, "
-    "web_searches) "
+    "duplicates, cost_usd, sync_cost_usd, uncached_cost_usd, input_tokens, write_5m_tokens, write_1h_tokens, "
+    "read_tokens, output_tokens, web_searches) "
     "SELECT run_id, api_batch_id, 1, model, CAST(priced_at AS date), count(*), 0, 0, 0, sum(cost_usd), "
-    "sum(sync_cost_usd), sum(input_tokens), 0, 0, 0, sum(output_tokens), 0 FROM ledger_lines GROUP BY 1, 2, 4, 5",
+    "sum(sync_cost_usd), sum(sync_cost_usd), sum(input_tokens), 0, 0, 0, sum(output_tokens), 0 "
+    "FROM ledger_lines GROUP BY 1, 2, 4, 5",
     "UPDATE runs SET subjects = (SELECT coalesce(sum(total), 0) FROM batches WHERE run_id = runs.id)",
 )
 

@@ -21,7 +21,8 @@ PLANNED = ("items", "item_params", "requests")
 RESULT_COLUMNS = "request_id, kind, stop_reason, error_type, error_message, size, line"
 LEDGER_COLUMNS = (
     "api_batch_id, custom_id, account_id, run_id, request_id, model, input_tokens, write_5m_tokens, write_1h_tokens, "
-    "read_tokens, output_tokens, web_searches, inference_geo, cost_usd, sync_cost_usd, duplicate, priced_at"
+    "read_tokens, output_tokens, web_searches, inference_geo, cost_usd, sync_cost_usd, "
+    "uncached_cost_usd, price, duplicate, priced_at"
 )
 
 
@@ -94,7 +95,7 @@ def _rows(lines: bytes, ids: dict[str, int], now: datetime) -> tuple[Rows, Rows]
             (
                 *("msgbatch", custom_id, 1, 1, request_id, message["model"], usage["input_tokens"], 0, 0),
                 *(usage["cache_read_input_tokens"], usage["output_tokens"], 0, usage["inference_geo"]),
-                *(cost, sync_cost, False, now),
+                *(cost, sync_cost, sync_cost, "2026-10-07", False, now),
             )
         )
     return results, ledger

@@ -37,6 +37,8 @@ PAGES = (
     "/batches/",
     "/batches/?run=1&sort=requests",
     "/batches/{batch}/",
+    "/money/",
+    "/money/?by=dataset",
     "/requests/",
     "/requests/?older={half}",
     "/requests/?newer=0",

@@ -174,3 +174,31 @@ def test_what_the_ledger_holds_is_tallied_after_the_upgrade_and_so_is_what_an_ea
         ).all()
     sums = (3, 1, Decimal("0.75"), Decimal(1), 15, 0)
     assert [tuple(line) for line in found] == [("2026-11-21", *sums), ("2026-11-22", *sums)]
+
+
+def test_what_a_cache_saved_before_the_upgrade_is_unknown_and_all_else_is_tallied_by_the_new_keys(empty: Flask) -> None:
+    """An earlier version still appends while this one is applied, and after."""
+    line = (
+        "INSERT INTO ledger_lines (api_batch_id, custom_id, account_id, run_id, request_id, model, input_tokens, "
+        "read_tokens, write_5m_tokens, write_1h_tokens, inference_geo, cost_usd, sync_cost_usd, duplicate, priced_at) "
+        "SELECT 'b', '{0}' || n, 1, 1, n, 'm', 5, CASE n WHEN 1 THEN 7 ELSE 0 END, 0, 0, "
+        "CASE n WHEN 4 THEN 'us' ELSE 'global' END, 0.25, 0.5, n = 3, '2026-11-20 12:00+00' "
+        "FROM generate_series(1, 4) n"
+    )
+    upgrade(revision="0017")
+    with db.engine.begin() as connection:
+        connection.exec_driver_sql(line.format(1))
+    upgrade()
+    sums = (
+        "SELECT inference_geo, price, sum(lines), sum(cost_usd), sum(uncached_cost_usd), sum(uncached_unknown), "
+        "sum(duplicate_cost_usd), sum(read_tokens) FROM ledger_tallies GROUP BY 1, 2 ORDER BY 1"
+    )
+    for times in (1, 2):
+        with db.engine.connect() as connection:
+            found = [tuple(one) for one in connection.exec_driver_sql(sums).all()]
+        assert found == [
+            ("global", None, 3 * times, Decimal("0.75") * times, times, times, Decimal("0.25") * times, 7 * times),
+            ("us", None, times, Decimal("0.25") * times, Decimal("0.5") * times, 0, 0, 0),
+        ]
+        with db.engine.begin() as connection:
+            connection.exec_driver_sql(line.format(2 + times))

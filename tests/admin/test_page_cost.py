@@ -56,6 +56,9 @@ FILTERED = [
     "/batches/1/?before=40000",
     "/live?run=1&run=2&batch=1&batch=2",
     "/live?stamp_run_id=1",
+    *(f"/money/?by={by}" for by in ("task", "model", "owner", "dataset", "account", "run")),
+    "/money/?from=2026-01-01&to=2026-12-31&owner=t&model=m",
+    "/money/?money=play",
 ]
 
 

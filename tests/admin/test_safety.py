@@ -33,6 +33,7 @@ IDS = {
     "schedule_id": "SELECT id FROM schedules",
     "wish_id": "SELECT id FROM resubmissions",
     "cap_id": "SELECT id FROM caps",
+    "price_id": "SELECT id FROM price_overrides",
     "verb": "SELECT unnest(ARRAY['cancel', 'pause'])",
     "number": "SELECT 1",
     "sha256": "SELECT encode(sha256, 'hex') FROM blobs",

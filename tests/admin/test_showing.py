@@ -67,7 +67,7 @@ def test_money_is_shown_to_the_cent_and_told_exactly() -> None:
         '<data class="money" value="1234.5650000" title="exactly $1234.5650000">$1,234.57</data>'
     )
     assert ">under $0.01<" in money(Decimal("0.0001"))
-    assert ">$0.00<" in money(Decimal(0))
+    assert ">$0.00<" in money(Decimal(0)) and ">-$1.50<" in money(Decimal("-1.5"))
     assert "unpriced" in money(None)
 
 

@@ -113,6 +113,17 @@ def test_answers_that_cost_nothing_are_an_alarm(desk: DeskDriver) -> None:
     assert [alarm.kind for alarm in raised()] == ["no cost"]
 
 
+def test_a_batch_of_several_whose_answers_cost_nothing_is_an_alarm(desk: DeskDriver) -> None:
+    desk.change(batch_max_requests=3)
+    run_id = desk.run(documents(5))
+    desk.execute("UPDATE ledger_tallies SET cost_usd = 0 WHERE lines = 2")
+    (alarm,) = raised()
+    assert (alarm.kind, alarm.run_id) == ("no cost", run_id)
+    assert "2 answers came in 1 of its batches" in alarm.words
+    desk.execute("UPDATE ledger_tallies SET price = price || ' refused' WHERE lines = 2")
+    assert raised() == []
+
+
 @pytest.mark.parametrize("cost", [None, "0.0000001"])
 def test_unpriced_is_not_free_and_a_little_is_a_cost(desk: DeskDriver, cost: str | None) -> None:
     """I9: null is unknown, not zero."""

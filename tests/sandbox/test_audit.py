@@ -32,7 +32,19 @@ def test_the_bill_is_the_sum_of_what_succeeded_rows_used(sandbox: Sandbox, clien
             total["cache_read_input_tokens"] += usage["cache_read_input_tokens"]
             total["output_tokens"] += usage["output_tokens"]
     assert total["cache_read_input_tokens"] > 0
-    assert billed["total"] == dict(total) | {"cache_creation_5m_input_tokens": 0}
+    # Sonnet and Haiku in a batch, in picodollars per token: input, 1-hour write, read, output.
+    dearer, cheaper = (1_000_000, 2_000_000, 50_000, 5_000_000), (500_000, 1_000_000, 50_000, 2_500_000)
+    names = ("input_tokens", "cache_creation_1h_input_tokens", "cache_read_input_tokens", "output_tokens")
+    amount = sum(
+        rate * used[name]
+        for model, used in billed["batches"][0]["models"].items()
+        for rate, name in zip(dearer if model == SONNET else cheaper, names, strict=True)
+    )
+    assert billed["total"] == dict(total) | {
+        "cache_creation_5m_input_tokens": 0,
+        "picodollars": amount,
+        "unpriced": 0,
+    }
     (line,) = billed["batches"]
     assert (line["id"], line["total"]) == (batch.id, billed["total"])
     assert set(line["models"]) <= {SONNET, "claude-haiku-4-5-20251001"}

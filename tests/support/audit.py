@@ -195,19 +195,22 @@ def the_tallies_are_the_rows(books: Books) -> Iterator[str]:
 
 
 def _ledger_tallied(books: Books) -> Iterator[str]:
-    """What was tallied is what the lines come to, by run, batch, account, model and day."""
+    """What was tallied is what the lines come to, by run, batch, account, model, day, price and geography."""
     counts = (*TOKENS, "web_searches")
     sums = ", ".join(f"coalesce(sum({name}), 0)" for name in counts)
     lines = books.desk.rows(
-        "SELECT run_id, api_batch_id, account_id, model, CAST(priced_at AT TIME ZONE 'UTC' AS date), count(*), "
-        "count(*) FILTER (WHERE cost_usd IS NULL), count(*) FILTER (WHERE sync_cost_usd IS NULL), "
-        "count(*) FILTER (WHERE duplicate), coalesce(sum(cost_usd), 0), "
-        f"coalesce(sum(sync_cost_usd) FILTER (WHERE NOT duplicate), 0), {sums} FROM ledger_lines GROUP BY 1, 2, 3, 4, 5"
+        "SELECT run_id, api_batch_id, account_id, model, CAST(priced_at AT TIME ZONE 'UTC' AS date), price, "
+        "inference_geo, count(*), count(*) FILTER (WHERE cost_usd IS NULL), "
+        "count(*) FILTER (WHERE sync_cost_usd IS NULL), count(*) FILTER (WHERE duplicate), "
+        "coalesce(sum(cost_usd), 0), coalesce(sum(sync_cost_usd) FILTER (WHERE NOT duplicate), 0), "
+        "coalesce(sum(uncached_cost_usd) FILTER (WHERE NOT duplicate), 0), "
+        f"coalesce(sum(cost_usd) FILTER (WHERE duplicate), 0), {sums} FROM ledger_lines GROUP BY 1, 2, 3, 4, 5, 6, 7"
     )
-    names = ("lines", "unpriced", "sync_unpriced", "duplicates", "cost_usd", "sync_cost_usd", *counts)
+    costs = ("cost_usd", "sync_cost_usd", "uncached_cost_usd", "duplicate_cost_usd")
+    names = ("lines", "unpriced", "sync_unpriced", "duplicates", *costs, *counts)
     tallied = books.desk.rows(
-        f"SELECT run_id, api_batch_id, account_id, model, day, {', '.join(f'sum({name})' for name in names)} "
-        "FROM ledger_tallies GROUP BY 1, 2, 3, 4, 5"
+        f"SELECT run_id, api_batch_id, account_id, model, day, price, inference_geo, "
+        f"{', '.join(f'sum({name})' for name in names)} FROM ledger_tallies GROUP BY 1, 2, 3, 4, 5, 6, 7"
     )
     for odd in sorted({tuple(line) for line in lines} ^ {tuple(line) for line in tallied}, key=str):
         yield f"the ledger and its tallies differ in {odd}"
@@ -268,11 +271,16 @@ def what_the_api_accepted_is_what_was_sent(books: Books) -> Iterator[str]:
 
 
 def the_ledger_is_the_bill(books: Books) -> Iterator[str]:
-    """The ledger's lines and tokens are the sandbox's bill, batch by batch, to the token."""
+    """The ledger's lines, tokens and dollars are the sandbox's bill, batch by batch, to the last digit."""
     sums = ", ".join(f"sum({ours})::bigint AS {ours}" for ours in TOKENS)
     ledger = {
-        line.api_batch_id: {"requests": line.lines} | {theirs: getattr(line, ours) for ours, theirs in TOKENS.items()}
-        for line in books.desk.rows(f"SELECT api_batch_id, count(*) AS lines, {sums} FROM ledger_lines GROUP BY 1")
+        line.api_batch_id: {"requests": line.lines}
+        | {theirs: getattr(line, ours) for ours, theirs in TOKENS.items()}
+        | {"picodollars": line.cost * 10**12, "unpriced": line.unpriced}
+        for line in books.desk.rows(
+            f"SELECT api_batch_id, count(*) AS lines, {sums}, coalesce(sum(cost_usd), 0) AS cost, "
+            "count(*) - count(cost_usd) AS unpriced FROM ledger_lines GROUP BY 1"
+        )
     }
     bill = {
         batch["id"]: batch["total"]

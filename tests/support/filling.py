@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from decimal import Decimal
 from typing import Any
 
@@ -18,6 +19,7 @@ from webapp.batches.reprocessing import Which
 from webapp.batches.schedules import Wanted
 from webapp.batches.staleness import Over
 from webapp.batches.states import FailureClass
+from webapp.money import overrides
 from webapp.records.escapes import storable
 
 # What somebody might write who means harm, or does not care. Each would break out of another place.
@@ -62,7 +64,12 @@ TEXTS = (
     ("outputs", "task_version"),
     ("steps", "error"),
     ("submissions", "error"),
+    ("price_overrides", "note"),
+    ("price_overrides", "created_by"),
 )
+# A price as an admin may give it: dearer for long prompts.
+_RATES = {"input": "3", "write_5m": "4", "write_1h": "6", "read": "0.3", "output": "15"}
+NEW_PRICE = {**_RATES, "over": {"tokens": 100_000, **{name: f"{rate}0" for name, rate in _RATES.items()}}}
 
 
 def fill(desk: DeskDriver, sandbox: Sandbox) -> None:
@@ -89,6 +96,9 @@ def fill(desk: DeskDriver, sandbox: Sandbox) -> None:
     wishes.ask_schedule(1, "summarise", {}, nightly, actor="t", token=new_token())
     cap_wishes.ask_cap(Scope.TASK, "classify", Decimal(5), actor="t")
     cap_wishes.ask_cap(Scope.RUN, str(run_id), Decimal("0.5"), actor="t")
+    for model in ("claude-new", "claude-haiku-4-5"):
+        with db.transaction() as tx:
+            overrides.add(tx, overrides.Wanted(model, date(2026, 1, 1), NEW_PRICE, "A letter."), actor="t")
     for role in ("viewer", None):
         make_person(role, f"{role}-filled")
 

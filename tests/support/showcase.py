@@ -8,25 +8,28 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 
 from flask import Flask
 from PIL import Image as Picture
 from support.desk import DeskDriver, documents
+from support.filling import NEW_PRICE
 from support.people import make_person
 from support.sandbox import Sandbox
 from support.unknown import slow_stranger
 from support.uploading import Uploads
 from werkzeug.routing import Rule
 
-from webapp import cap_wishes, hearts, source_wishes, wishes
+from webapp import cap_wishes, db, hearts, source_wishes, wishes
 from webapp.batches.caps import Scope
 from webapp.batches.naming import new_token
 from webapp.batches.reprocessing import Which
 from webapp.batches.schedules import Wanted
 from webapp.batches.staleness import Over
 from webapp.batches.states import FailureClass
+from webapp.money import overrides
 
 # What is no page: files to keep, pictures, and what scripts and machines ask.
 NO_PAGES = re.compile(
@@ -63,6 +66,8 @@ def fill(desk: DeskDriver, sandbox: Sandbox, folder: Path) -> None:
     cap_wishes.ask_cap(Scope.TASK, "classify", Decimal(25), actor="ann@example.com")
     cap_wishes.ask_cap(Scope.RUN, str(first), Decimal("0.5"), actor="ann@example.com")
     make_person("operator", "ann@example.com")
+    with db.transaction() as tx:
+        overrides.add(tx, overrides.Wanted("claude-new", date(2026, 1, 1), NEW_PRICE, "A letter."), actor="ann")
     _uploads(desk)
     _held(desk, sandbox)
     hearts.beat("worker one", "worker")
@@ -112,6 +117,7 @@ EXAMPLES: dict[str, Callable[[DeskDriver], object]] = {
     "run_id": lambda _: 1,
     "wish_id": lambda _: 1,
     "cap_id": lambda _: 1,
+    "price_id": lambda _: 1,
     "verb": lambda _: "cancel",
     "user_id": one("SELECT max(id) FROM users"),
     "what": lambda _: "password",
@@ -154,6 +160,12 @@ MORE = (
     "/runs/new?dataset=1&task=summarise",
     "/runs/new?repeat=1",
     "/schedules/new?repeat=1",
+    "/money/?by=model&task=classify",
+    "/money/?by=dataset",
+    "/money/?from=2020-01-01&to=2020-02-01",
+    "/money/?from=2020-01-01&to=2026-11-30&owner=nobody",
+    "/money/prices/?model=nothing-like-it",
+    "/money/prices/new?model=claude-haiku-5-5",
     "/no/such/page",
 )
 

@@ -61,6 +61,7 @@ def _init_pages(app: Flask) -> None:
     from webapp.admin.datasets import DatasetsPage
     from webapp.admin.events import EventsPage
     from webapp.admin.home import Home
+    from webapp.admin.money import MoneyPage
     from webapp.admin.outputs import OutputsPage
     from webapp.admin.requests import RequestsPage
     from webapp.admin.resending import ResubmissionsPage
@@ -77,6 +78,7 @@ def _init_pages(app: Flask) -> None:
         BatchesPage(name="Batches", endpoint="batches", url="/batches"),
         RequestsPage(name="Requests", endpoint="requests", url="/requests"),
         OutputsPage(name="Outputs", endpoint="outputs", url="/outputs"),
+        MoneyPage(name="Money", endpoint="money", url="/money"),
         SchedulesPage(name="Schedules", endpoint="schedules", url="/schedules"),
         ResubmissionsPage(name="Resubmissions", endpoint="resubmissions", url="/resubmissions"),
         StraysPage(name="Strays", endpoint="strays", url="/strays"),

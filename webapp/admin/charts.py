@@ -1,4 +1,4 @@
-"""The pictures of the home page: what was spent and saved by day, and what the API answered by hour.
+"""The pictures of the home and the Money page: what was spent and saved by day, and what the API answered by hour.
 Each is an SVG at an address of its own, drawn by pygal; the page has the same figures as a table for those who read.
 """
 
@@ -13,9 +13,11 @@ from flask import Blueprint, Response, current_app, request
 from sqlalchemy import Connection
 
 from webapp.admin.bars import stacked_bars
+from webapp.admin.filters import Asked
 from webapp.admin.formats import dollars
 from webapp.admin.frame import reading
 from webapp.admin.headers import DOWNLOAD
+from webapp.admin.money import Wanted, bars
 from webapp.batches.queries import Answers, answers_by_hour
 from webapp.db import utcnow
 from webapp.money import ledger
@@ -102,6 +104,21 @@ def answers_svg() -> Response:
     series = {"Succeeded": [one.succeeded for one in found], "Failed": [one.failed for one in found]}
     labels = [f"{back} h ago" if back else "now" for back in reversed(range(HOURS))]
     return _image("answers", labels, series, every=6, written=lambda value: f"{value:,.0f}")
+
+
+@blueprint.get("/money.svg")
+def money_svg() -> Response:
+    """What was spent in the period of the Money page, and on top of it what batching and caching saved."""
+    tx = reading()
+    found = bars(tx, Wanted.of(tx, Asked()).scope)
+    series = {
+        "Spent": [float(one.cost_usd) for one in found],
+        "Saved by batching": [float(max(one.by_batching, Decimal())) for one in found],
+        "Saved by caching": [float(max(one.by_caching, Decimal())) for one in found],
+    }
+    labels = [f"{one.key:%b %Y}" if len(one.name or "") == len("2026-11") else _day(one.key) for one in found]
+    every = max(1, len(labels) // 4)
+    return _image("money", labels, series, every=every, written=lambda value: dollars(Decimal(str(value))))
 
 
 def _day(day: date) -> str:

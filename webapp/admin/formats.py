@@ -66,6 +66,8 @@ def money(amount: Decimal | None) -> Markup:
 
 def dollars(amount: Decimal) -> str:
     """Dollars to the cent."""
+    if amount < 0:
+        return f"-{dollars(-amount)}"
     cents = amount.quantize(CENT, ROUND_HALF_UP)
     return f"${cents:,}" if cents or not amount else "under $0.01"
 

@@ -110,16 +110,20 @@ def _all_failed(tx: Connection) -> list[Alarm]:
 
 
 def _free(tx: Connection) -> list[Alarm]:
-    """Runs of late with answers that cost nothing together: they are billed somewhere. Unpriced is not free."""
+    """Runs with batches of late whose answers cost nothing together: they are billed somewhere. Unpriced is not free,
+    and a refusal may be.
+    """
     found = db.rows(
         tx,
         """
-        SELECT run.id, done.succeeded FROM runs run JOIN LATERAL (
-            SELECT sum(t.succeeded) AS succeeded FROM tallies t WHERE t.run_id = run.id AND t.scope = 'requests'
-        ) AS done ON done.succeeded > 0
-        WHERE run.state_since > now() - make_interval(days => :recent) AND NOT EXISTS (
-            SELECT 1 FROM ledger_tallies l WHERE l.run_id = run.id AND (l.unpriced > 0 OR l.cost_usd > 0))
-        ORDER BY run.id DESC LIMIT :most
+        SELECT run_id, count(*) AS batches, CAST(sum(answers) AS bigint) AS answers,
+               (SELECT count(*) FROM batches every WHERE every.run_id = free.run_id AND every.state = 'done') AS all
+        FROM (
+            SELECT b.run_id, coalesce(CAST(b.api_counts->>'succeeded' AS bigint), 0) - b.owed AS answers FROM batches b
+            WHERE b.state = 'done' AND b.state_since > now() - make_interval(days => :recent) AND NOT EXISTS (
+                SELECT 1 FROM ledger_tallies l WHERE l.api_batch_id = b.api_id
+                AND (l.unpriced > 0 OR l.cost_usd > 0 OR l.price LIKE '% refused'))
+        ) AS free WHERE answers > 0 GROUP BY run_id ORDER BY run_id DESC LIMIT :most
         """,
         recent=RECENT_DAYS,
         most=MOST,
@@ -127,10 +131,11 @@ def _free(tx: Connection) -> list[Alarm]:
     return [
         Alarm(
             "no cost",
-            run.id,
+            run.run_id,
             None,
-            f"{run.succeeded:,} answers came, and all of them together cost nothing. They are billed somewhere.",
-            "Compare webapp/money/prices.toml and the run's answers with the account's bill.",
+            f"{run.answers:,} answers came{'' if run.batches == run.all else f' in {run.batches:,} of its batches'}, "
+            "and all of them together cost nothing. They are billed somewhere.",
+            "Compare the Prices page and the run's answers with the account's bill.",
         )
         for run in found
     ]

@@ -63,19 +63,22 @@ CHECKS = {
         SELECT count(DISTINCT run_id) FROM (
             SELECT run_id FROM (
                 SELECT run_id, api_batch_id, account_id, model, CAST(priced_at AT TIME ZONE 'UTC' AS date) AS day,
-                       1 AS lines, CAST(cost_usd IS NULL AS int) AS unpriced,
+                       price, inference_geo, 1 AS lines, CAST(cost_usd IS NULL AS int) AS unpriced,
                        CAST(sync_cost_usd IS NULL AS int) AS sync_unpriced, CAST(duplicate AS int) AS duplicates,
-                       cost_usd, CASE WHEN NOT duplicate THEN sync_cost_usd END AS sync_cost_usd, input_tokens,
+                       cost_usd, CASE WHEN NOT duplicate THEN sync_cost_usd END AS sync_cost_usd,
+                       CASE WHEN NOT duplicate THEN coalesce(uncached_cost_usd, sync_cost_usd) END AS uncached_cost_usd,
+                       CASE WHEN duplicate THEN cost_usd END AS duplicate_cost_usd, input_tokens,
                        write_5m_tokens, write_1h_tokens, read_tokens, output_tokens, web_searches
                 FROM ledger_lines
                 UNION ALL
-                SELECT run_id, api_batch_id, account_id, model, day, -lines, -unpriced, -sync_unpriced, -duplicates,
-                       -cost_usd, -sync_cost_usd, -input_tokens, -write_5m_tokens, -write_1h_tokens, -read_tokens,
-                       -output_tokens, -web_searches
+                SELECT run_id, api_batch_id, account_id, model, day, price, inference_geo, -lines, -unpriced,
+                       -sync_unpriced, -duplicates, -cost_usd, -sync_cost_usd, -uncached_cost_usd, -duplicate_cost_usd,
+                       -input_tokens, -write_5m_tokens, -write_1h_tokens, -read_tokens, -output_tokens, -web_searches
                 FROM ledger_tallies
-            ) AS books GROUP BY run_id, api_batch_id, account_id, model, day
+            ) AS books GROUP BY run_id, api_batch_id, account_id, model, day, price, inference_geo
             HAVING sum(lines) <> 0 OR sum(unpriced) <> 0 OR sum(sync_unpriced) <> 0 OR sum(duplicates) <> 0
-                OR sum(cost_usd) <> 0 OR sum(sync_cost_usd) <> 0 OR sum(input_tokens) <> 0 OR sum(write_5m_tokens) <> 0
+                OR sum(cost_usd) <> 0 OR sum(sync_cost_usd) <> 0 OR sum(uncached_cost_usd) <> 0
+                OR sum(duplicate_cost_usd) <> 0 OR sum(input_tokens) <> 0 OR sum(write_5m_tokens) <> 0
                 OR sum(write_1h_tokens) <> 0 OR sum(read_tokens) <> 0 OR sum(output_tokens) <> 0
                 OR sum(web_searches) <> 0
         ) AS differing

@@ -20,9 +20,10 @@ from webapp.batches.desk import Desk
 from webapp.batches.models import moment
 from webapp.batches.steps import Lease
 from webapp.db import Base
+from webapp.money import overrides
 from webapp.money.guesses import tokens_of_image
 from webapp.money.prediction import Forecast, History, Work, forecast
-from webapp.money.prices import DATED, cost
+from webapp.money.prices import DATED, SHIPPED
 from webapp.records import jsontext
 from webapp.records.escapes import storable
 
@@ -162,10 +163,11 @@ def foretell(tx: Connection | None, found: Measured, counts: Counts, today: date
     """
     shared = jsontext.loads(found.shared)
     model = str(shared.get("model"))
+    prices = SHIPPED if tx is None else overrides.book(tx)
     return forecast(
         Work(
             model=model,
-            price=lambda usage: cost(model, usage, today),
+            price=lambda usage: prices.cost(model, usage, today),
             requests=found.requests,
             batches=found.batches,
             shared=shared,

@@ -25,7 +25,7 @@ from webapp.batches.states import BatchState, FailureClass, RequestState
 from webapp.batches.steps import Lease, StepName, due
 from webapp.errors import ApiAccount, ApiNotFound, ApiRefused
 from webapp.gateway import ApiBatch
-from webapp.money import ledger
+from webapp.money import ledger, overrides
 from webapp.records.escapes import storable
 
 GONE_WAIT = 300.0  # seconds between looks for results that the API does not give
@@ -60,9 +60,10 @@ def ingest(desk: Desk, lease: Lease) -> float | None:
             "AND e.to_state = 'done') AS again FROM batches b WHERE b.id = :id",
             id=lease.target_id,
         )
+        prices = overrides.book(tx)
     if batch is None or batch.state != BatchState.INGESTING:
         return None
-    billed = ledger.Billed(batch.api_id, batch.account_id, batch.run_id, batch.api_created_at)
+    billed = ledger.Billed(batch.api_id, batch.account_id, batch.run_id, batch.api_created_at, prices)
     fetch = Fetch(batch, billed)
     try:
         with desk.gateway.results(_api_batch(batch)) as lines:

@@ -23,8 +23,8 @@ from webapp.batches.selections import IN_REVISION
 from webapp.batches.staleness import Extent, Over, extent, fingerprint
 from webapp.errors import NotFound
 from webapp.hooks import Task
+from webapp.money import overrides
 from webapp.money.prediction import Forecast
-from webapp.money.prices import priced
 from webapp.settings import Settings
 
 SHOWN = 3
@@ -57,7 +57,7 @@ class Preview:
     :param requests: how many subjects it is over; an estimate unless `counted`.
     :param batches: and `size`, their bytes: estimates unless `measured`, which is when every request was built.
     :param built: how many requests were built, of which `unsendable` have a fault.
-    :param priced: whether the model is in the price table.
+    :param priced: whether it is known what the model costs.
     :param forecast: what it is likely to cost.
     """
 
@@ -96,6 +96,7 @@ def preview(
         with db.transaction() as tx:
             text_field = db.scalar(tx, "SELECT text_field FROM datasets WHERE id = :id", id=dataset_id)
             today = db.scalar(tx, "SELECT now()")
+            prices = overrides.book(tx)
             found = extent(tx, dataset_id, over, task, settings)
             wanted = [_place_of(tx, dataset_id, key)] if key else _spread(found.positions, SHOWN)
             more = [position for position in _spread(found.positions, BUILT) if position not in wanted]
@@ -108,7 +109,7 @@ def preview(
     model = str(mould.shared_params["model"])
     return Preview(
         model=model,
-        priced=priced(model, today),
+        priced=prices.priced(model, today),
         requests=found.count,
         counted=found.exact,
         built=len(made),

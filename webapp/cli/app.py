@@ -23,6 +23,7 @@ COMMANDS = {
     "resume": "webapp.cli.runs",
     "cancel": "webapp.cli.runs",
     "export": "webapp.cli.runs",
+    "money": "webapp.cli.money",
     "plugins": "webapp.cli.plugins",
     "doctor": "webapp.cli.doctor",
     "sandbox": "webapp.cli.serving",

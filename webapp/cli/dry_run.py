@@ -26,7 +26,7 @@ from webapp.cli.app import BAD_USAGE, FAILURES, OK
 from webapp.db import utcnow
 from webapp.hooks import Registry, Task
 from webapp.money.prediction import Forecast
-from webapp.money.prices import priced
+from webapp.money.prices import SHIPPED
 from webapp.records.reading import Problem, Record, problems_report
 from webapp.services import open_gateway
 from webapp.settings import load
@@ -164,7 +164,8 @@ def rehearse(
         click.echo(problems_report(sieve.first, sieve.count), err=True)
     for failed in rehearsal.failed[:20]:
         click.echo(f"Would not be sent: {failed}", err=True)
-    if not priced(rehearsal.model, utcnow()):
+    # There may be no database yet, and so no price that an admin gave.
+    if not SHIPPED.priced(rehearsal.model, utcnow()):
         click.echo(
             f"Model '{rehearsal.model}' is not in the price table: its answers would be unpriced; and if the API does "
             "not know it either, every request would fail.",

@@ -14,7 +14,7 @@ from webapp.kit import nasty, road, samples
 from webapp.kit.findings import Book, Finding
 from webapp.kit.sandboxes import Sandbox
 from webapp.kit.trial import Broke, Trial
-from webapp.money.prices import DATED, price_table
+from webapp.money.prices import min_cacheable
 
 
 class TaskCheck:
@@ -104,11 +104,11 @@ class TaskCheck:
                 'a cache_control is not for an hour, and a batch may take longer than five minutes: say "ttl": "1h".'
             )
         model = str(self._shared["model"])
-        known = price_table()["models"].get(DATED.sub("", model))
-        if known is None:
-            yield self._book.warning(f"model '{model}' is not in the price table: its answers would be unpriced.")
+        least = min_cacheable(model)
+        if least is None:
+            yield self._book.warning(f"nobody knows from how many tokens on model '{model}' caches, or what it costs.")
             return
-        tokens, least = self._prefix_tokens(), int(known["min_cacheable"])
+        tokens = self._prefix_tokens()
         words = f"its shared part has about {tokens:,} tokens with these settings; {model} caches from {least:,} on"
         if tokens < least:
             yield self._book.warning(f"{words}: nothing is cached, and each request pays for it in full.")

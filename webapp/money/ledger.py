@@ -6,7 +6,7 @@ come from tallies of the lines, so that a run's millions of lines are never read
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
 from functools import lru_cache
@@ -17,7 +17,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from webapp import db
 from webapp.db import Base
-from webapp.money.prices import Usage, cost
+from webapp.money.prices import SHIPPED, PriceBook, Usage
 
 
 class LedgerLine(Base):
@@ -48,16 +48,22 @@ class LedgerLine(Base):
     inference_geo: Mapped[str | None]
     cost_usd: Mapped[Decimal | None]
     sync_cost_usd: Mapped[Decimal | None]
+    # Synchronously and without any cache. NULL where nothing was priced, or by an earlier version.
+    uncached_cost_usd: Mapped[Decimal | None]
+    # What it was priced by, as `prices.PriceBook.named` takes it. NULL likewise.
+    price: Mapped[str | None]
     duplicate: Mapped[bool] = mapped_column(server_default="false")
     priced_at: Mapped[datetime]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class LedgerTally(Base):
-    """What one chunk of ledger lines came to, by run, batch, account, model and day; appended, never changed.
+    """What one chunk of ledger lines came to, by run, batch, account, model, day, price and geography; appended, never
+    changed.
 
-    `cost_usd` and `sync_cost_usd` are sums of what is priced; the lines that are not are counted beside them. The
-    synchronous cost is without duplicates: nobody would have asked a second time.
+    Costs are sums of what is priced; the lines that are not are counted beside them. The synchronous costs are without
+    duplicates: nobody would have asked a second time. `uncached_unknown` counts the lines of an earlier version whose
+    cost without a cache nobody has reckoned; in the sum they stand with their synchronous cost.
     """
 
     __tablename__ = "ledger_tallies"
@@ -75,6 +81,11 @@ class LedgerTally(Base):
     duplicates: Mapped[int]
     cost_usd: Mapped[Decimal]
     sync_cost_usd: Mapped[Decimal]
+    uncached_cost_usd: Mapped[Decimal] = mapped_column(server_default="0")
+    uncached_unknown: Mapped[int] = mapped_column(server_default="0")
+    duplicate_cost_usd: Mapped[Decimal] = mapped_column(server_default="0")
+    price: Mapped[str | None]
+    inference_geo: Mapped[str | None]
     input_tokens: Mapped[int]
     write_5m_tokens: Mapped[int]
     write_1h_tokens: Mapped[int]
@@ -89,15 +100,21 @@ class LedgerTally(Base):
 TALLY = DDL(  # type: ignore[no-untyped-call]
     """
     CREATE FUNCTION tally_ledger_lines() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-        INSERT INTO ledger_tallies (run_id, api_batch_id, account_id, model, day, lines, unpriced, sync_unpriced,
-            duplicates, cost_usd, sync_cost_usd, input_tokens, write_5m_tokens, write_1h_tokens, read_tokens,
-            output_tokens, web_searches)
-        SELECT run_id, api_batch_id, account_id, model, CAST(priced_at AT TIME ZONE 'UTC' AS date), count(*),
-            count(*) - count(cost_usd), count(*) - count(sync_cost_usd), count(*) FILTER (WHERE duplicate),
-            coalesce(sum(cost_usd), 0), coalesce(sum(sync_cost_usd) FILTER (WHERE NOT duplicate), 0),
+        INSERT INTO ledger_tallies (run_id, api_batch_id, account_id, model, day, price, inference_geo, lines, unpriced,
+            sync_unpriced, duplicates, cost_usd, sync_cost_usd, uncached_cost_usd, uncached_unknown,
+            duplicate_cost_usd, input_tokens, write_5m_tokens, write_1h_tokens, read_tokens, output_tokens,
+            web_searches)
+        SELECT run_id, api_batch_id, account_id, model, CAST(priced_at AT TIME ZONE 'UTC' AS date), price,
+            inference_geo, count(*), count(*) - count(cost_usd), count(*) - count(sync_cost_usd),
+            count(*) FILTER (WHERE duplicate), coalesce(sum(cost_usd), 0),
+            coalesce(sum(sync_cost_usd) FILTER (WHERE NOT duplicate), 0),
+            coalesce(sum(coalesce(uncached_cost_usd, sync_cost_usd)) FILTER (WHERE NOT duplicate), 0),
+            count(sync_cost_usd) FILTER (WHERE NOT duplicate AND uncached_cost_usd IS NULL
+                AND write_5m_tokens + write_1h_tokens + read_tokens > 0),
+            coalesce(sum(cost_usd) FILTER (WHERE duplicate), 0),
             coalesce(sum(input_tokens), 0), coalesce(sum(write_5m_tokens), 0), coalesce(sum(write_1h_tokens), 0),
             coalesce(sum(read_tokens), 0), coalesce(sum(output_tokens), 0), coalesce(sum(web_searches), 0)
-        FROM appended GROUP BY 1, 2, 3, 4, 5;
+        FROM appended GROUP BY 1, 2, 3, 4, 5, 6, 7;
         RETURN NULL;
     END $$;
     CREATE TRIGGER tally_ledger_lines AFTER INSERT ON ledger_lines REFERENCING NEW TABLE AS appended
@@ -124,6 +141,8 @@ COLUMNS = (
     "inference_geo",
     "cost_usd",
     "sync_cost_usd",
+    "uncached_cost_usd",
+    "price",
     "priced_at",
 )
 
@@ -139,6 +158,7 @@ class Billed:
     account_id: int
     run_id: int
     created_at: datetime  # the API's own time of creation: prices are of that day
+    prices: PriceBook = SHIPPED
 
 
 Bill = tuple[Any, ...]  # a ledger line but for the request it belongs to, in the order of `COLUMNS` from the third on
@@ -155,9 +175,10 @@ def bill(billed: Billed, custom_id: str, message: Any) -> Bill:
     model = model if isinstance(model, str) and len(model) <= MAX_NAME and model.isprintable() else None
     usage = Usage.parse(message.get("usage"))
     if usage is None:
-        return (*head, model, *(None,) * 9, priced_at)
-    price = cost(model, usage, billed.created_at) if model else None
-    return (*head, model, *usage, *(price or (None, None)), priced_at)
+        return (*head, model, *(None,) * 11, priced_at)
+    refused = message.get("stop_reason") == "refusal" and not usage.output
+    price = billed.prices.cost(model, usage, billed.created_at, refused=refused) if model else None
+    return (*head, model, *usage, *(price or (None,) * 4), priced_at)
 
 
 @lru_cache(maxsize=16)
@@ -189,16 +210,33 @@ def known(tx: Connection, api_batch_id: str, custom_ids: Sequence[str]) -> set[s
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Sums over ledger lines; a sum that holds an unpriced line is None."""
+    """Sums over ledger lines; a sum that holds an unpriced line is None.
+
+    :param uncached_cost_usd: the synchronous cost without any cache; None also where an earlier version left it open.
+    """
 
     cost_usd: Decimal | None
     sync_cost_usd: Decimal | None
     lines: int
+    uncached_cost_usd: Decimal | None = field(default=None, compare=False)
+
+    @property
+    def saved_by_batching(self) -> Decimal | None:
+        """What the same would have cost more synchronously; less than nothing where it was paid twice."""
+        return None if self.cost_usd is None or self.sync_cost_usd is None else self.sync_cost_usd - self.cost_usd
+
+    @property
+    def saved_by_caching(self) -> Decimal | None:
+        """What the same would have cost more without a cache, synchronously; less than nothing where it cost less."""
+        known = self.uncached_cost_usd is not None and self.sync_cost_usd is not None
+        return self.uncached_cost_usd - self.sync_cost_usd if known else None  # type: ignore[operator]
 
 
 _TOTALS = """
     CASE WHEN coalesce(sum(unpriced), 0) = 0 THEN coalesce(sum(cost_usd), 0) END AS cost,
     CASE WHEN coalesce(sum(sync_unpriced), 0) = 0 THEN coalesce(sum(sync_cost_usd), 0) END AS sync,
+    CASE WHEN coalesce(sum(sync_unpriced + uncached_unknown), 0) = 0 THEN coalesce(sum(uncached_cost_usd), 0) END
+        AS uncached,
     CAST(coalesce(sum(lines), 0) AS bigint) AS lines
 """
 
@@ -206,7 +244,7 @@ _TOTALS = """
 def run_totals(tx: Connection, run_id: int) -> Totals:
     """What a run cost over all its attempts, and what the same would have cost synchronously."""
     found = db.row(tx, f"SELECT {_TOTALS} FROM ledger_tallies WHERE run_id = :id", id=run_id)  # noqa: S608 - a constant
-    return Totals(found.cost, found.sync, found.lines)
+    return Totals(found.cost, found.sync, found.lines, found.uncached)
 
 
 def totals_of_runs(tx: Connection, run_ids: Sequence[int]) -> dict[int, Totals]:
@@ -216,7 +254,7 @@ def totals_of_runs(tx: Connection, run_ids: Sequence[int]) -> dict[int, Totals]:
         f"SELECT run_id, {_TOTALS} FROM ledger_tallies WHERE run_id = ANY(:ids) GROUP BY run_id",  # noqa: S608 - likewise
         ids=list(run_ids),
     )
-    return {line.run_id: Totals(line.cost, line.sync, line.lines) for line in found}
+    return {line.run_id: Totals(line.cost, line.sync, line.lines, line.uncached) for line in found}
 
 
 def totals_of_batches(tx: Connection, api_ids: Sequence[str]) -> dict[str, Totals]:
@@ -226,7 +264,7 @@ def totals_of_batches(tx: Connection, api_ids: Sequence[str]) -> dict[str, Total
         f"SELECT api_batch_id, {_TOTALS} FROM ledger_tallies WHERE api_batch_id = ANY(:ids) GROUP BY api_batch_id",  # noqa: S608 - likewise
         ids=list(api_ids),
     )
-    return {line.api_batch_id: Totals(line.cost, line.sync, line.lines) for line in found}
+    return {line.api_batch_id: Totals(line.cost, line.sync, line.lines, line.uncached) for line in found}
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,18 +308,21 @@ def attempt_totals(tx: Connection, item_id: int) -> dict[int, Totals]:
         SELECT r.attempt, CASE WHEN count(*) = count(l.cost_usd) THEN sum(l.cost_usd) END AS cost,
                CASE WHEN count(*) = count(l.sync_cost_usd)
                     THEN coalesce(sum(l.sync_cost_usd) FILTER (WHERE NOT l.duplicate), 0) END AS sync,
+               CASE WHEN count(*) = count(l.uncached_cost_usd)
+                    THEN coalesce(sum(l.uncached_cost_usd) FILTER (WHERE NOT l.duplicate), 0) END AS uncached,
                count(*) AS lines
         FROM requests r JOIN batches b ON b.id = r.batch_id CROSS JOIN LATERAL (
-            SELECT cost_usd, sync_cost_usd, duplicate FROM ledger_lines
+            SELECT cost_usd, sync_cost_usd, uncached_cost_usd, duplicate FROM ledger_lines
             WHERE api_batch_id = b.api_id AND custom_id = r.custom_id AND NOT duplicate
             UNION ALL
-            SELECT cost_usd, sync_cost_usd, duplicate FROM ledger_lines WHERE request_id = r.id AND duplicate
+            SELECT cost_usd, sync_cost_usd, uncached_cost_usd, duplicate FROM ledger_lines
+            WHERE request_id = r.id AND duplicate
         ) AS l
         WHERE r.item_id = :item GROUP BY r.attempt
         """,
         item=item_id,
     )
-    return {line.attempt: Totals(line.cost, line.sync, line.lines) for line in found}
+    return {line.attempt: Totals(line.cost, line.sync, line.lines, line.uncached) for line in found}
 
 
 def total(parts: Iterable[Totals]) -> Totals:

@@ -1,14 +1,14 @@
-"""Prices as data (`prices.toml`) and the cost of one answer, exact and unrounded.
-The ledger prices each billed answer with `cost`; nothing here touches the database.
+"""Prices as data and the cost of one answer, exact and unrounded: the shipped table (`prices.toml`), and what admins
+have put in its place (`webapp.money.overrides`), as one book. Nothing here touches the database.
 """
 
 from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import cache, lru_cache
 from math import inf
@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 MILLION = Decimal(1_000_000)
+NOTHING = Decimal()
 MAX_COUNT = 2**31 - 1  # what a column of the ledger holds; nothing real comes near it
 DATED = re.compile(r"-\d{8}$")  # claude-haiku-4-5-20251001 is claude-haiku-4-5 of one day
+OVER, REFUSED = " over", " refused"  # what follows the name of a price where its higher tier, or none, was paid
 
 
 class Usage(NamedTuple):
@@ -58,10 +60,14 @@ class Usage(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What an answer cost in its batch, and what it would have cost synchronously, in USD, unrounded."""
+    """What an answer cost in its batch; what it would have cost synchronously; and that without any cache, every token
+    of the prompt at the full rate: in USD, unrounded. `price` names what it was priced by, as `PriceBook.named` takes.
+    """
 
     batch: Decimal
     sync: Decimal
+    uncached: Decimal
+    price: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,43 +95,131 @@ class Rates:
             + usage.output * self.output
         )
 
+    def uncached(self, usage: Usage) -> Decimal:
+        """The same had nothing been written to a cache or read from one."""
+        return usage.prompt * self.input + usage.output * self.output
+
+
+FREE = Rates(NOTHING, NOTHING, NOTHING, NOTHING, NOTHING)
+
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What one model cost on one day, numbers already read: it is asked for each answer of a batch."""
+    """What one model costs from one day on, numbers already read: it is asked for each answer of a batch.
 
+    :param name: of this price among those of its model.
+    :param override: the id of an admin's price; None: it is a shipped one.
+    """
+
+    name: str
+    since: date
+    override: int | None
     rates: Rates
     most_tokens: float  # of a prompt at these rates; one with more pays `over` for every token
     over: Rates
-    batch_factor: Decimal
-    us_geo_factor: Decimal
+    free_refusals: bool
+
+    @classmethod
+    def parse(cls, model: str, name: str, since: date, override: int | None, entry: Mapping[str, Any]) -> Price:
+        """From an entry of the price table, or one of the same form."""
+        over = entry.get("over")
+        return cls(
+            name=name,
+            since=since,
+            override=override,
+            rates=Rates.parse(entry),
+            most_tokens=over["tokens"] if over else inf,
+            over=Rates.parse(over or entry),
+            free_refusals=bool(_shipped(model).get("free_refusals")),
+        )
+
+    @property
+    def tiers(self) -> list[tuple[str, Rates]]:
+        """All that a ledger line may be priced by, by name."""
+        both = [(self.name, self.rates), (self.name + OVER, self.over)] if self.most_tokens < inf else []
+        return (both or [(self.name, self.rates)]) + ([(self.name + REFUSED, FREE)] if self.free_refusals else [])
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """A price that an admin gave, in force from a day (UTC) on unless it was removed."""
+
+    id: int
+    model: str
+    since: date
+    entry: str  # JSON, in the form of the table's entries
+    removed: bool
+
+
+@dataclass(frozen=True, eq=False)
+class PriceBook:
+    """All prices there are. An admin's price counts before any shipped one of the model, from its day on."""
+
+    overrides: tuple[tuple[Override, Price], ...] = ()
+
+    def price(self, model: str, at: datetime) -> Price | None:
+        """What a model costs on a day (UTC); None: nobody knows."""
+        return _price(self, model, at)
+
+    def cost(self, model: str, usage: Usage, at: datetime, *, refused: bool = False) -> Cost | None:
+        """The cost of one answer by the price of the day the batch was created; None: unpriced.
+
+        :param refused: it is a refusal, given before any output.
+        """
+        price = _price(self, model, at)
+        if price is None:
+            return None
+        if refused and price.free_refusals:
+            return Cost(NOTHING, NOTHING, NOTHING, price.name + REFUSED)
+        low = usage.prompt <= price.most_tokens
+        rates = price.rates if low else price.over
+        factors = factors_of(usage.geo)
+        sync = rates.of(usage) * factors.sync / MILLION
+        uncached = sync if usage.prompt == usage.input else rates.uncached(usage) * factors.sync / MILLION
+        batch = sync * factors.batch
+        fees = usage.web_searches * factors.web_search
+        name = price.name if low else price.name + OVER
+        return Cost(batch + fees, sync + fees, uncached + fees, name) if fees else Cost(batch, sync, uncached, name)
+
+    def priced(self, model: str, at: datetime) -> bool:
+        """Whether answers of a model have a price on that day."""
+        return _price(self, model, at) is not None
+
+    def named(self, model: str, name: str) -> Rates | None:
+        """The synchronous rates of a price that a ledger line names, also of one that is no longer in force."""
+        return next((rates for price in self.of(model) for tier, rates in price.tiers if tier == name), None)
+
+    def of(self, model: str) -> Iterator[Price]:
+        """Every price that a model has or had, shipped ones first, each kind by its day."""
+        yield from _shipped_prices(_plain(model))
+        yield from (price for override, price in self.overrides if override.model == _plain(model))
+
+    @property
+    def models(self) -> list[str]:
+        """Every model that the shipped table knows of or an admin gave a price, by name."""
+        return sorted({*price_table()["models"], *(override.model for override, _ in self.overrides)})
+
+
+SHIPPED = PriceBook()
+
+
+class Factors(NamedTuple):
+    """What the synchronous rates of a place are multiplied with, and what a web search costs on top of them."""
+
+    sync: Decimal
+    batch: Decimal
     web_search: Decimal
 
 
-def cost(model: str, usage: Usage, at: datetime) -> Cost | None:
-    """The cost of one answer by the price of the day the batch was created; None: unpriced."""
-    price = _price(model, at)
-    if price is None:
-        return None
-    rates = price.rates if usage.prompt <= price.most_tokens else price.over
-    tokens = rates.of(usage)
-    if usage.geo == "us":
-        tokens *= price.us_geo_factor
-    fees = usage.web_searches * price.web_search
-    sync = tokens / MILLION
-    return Cost(batch=sync * price.batch_factor + fees, sync=sync + fees)
-
-
-def priced(model: str, at: datetime) -> bool:
-    """Whether answers of a model have a price on that day."""
-    return _price(model, at) is not None
-
-
-def min_cacheable(model: str) -> int | None:
-    """The fewest tokens of a shared part that the model caches; None: not known."""
-    known = price_table()["models"].get(DATED.sub("", model))
-    found: int | None = known.get("min_cacheable") if known else None
-    return found
+@lru_cache(maxsize=64)
+def factors_of(geo: str | None) -> Factors:
+    """By what the API says of where an answer was made."""
+    table = price_table()
+    return Factors(
+        Decimal(table["us_geo_factor"]) if geo == "us" else Decimal(1),
+        Decimal(table["batch_factor"]),
+        Decimal(table["web_search_per_request"]),
+    )
 
 
 @cache
@@ -134,23 +228,44 @@ def price_table() -> dict[str, Any]:
     return tomllib.loads(Path(__file__).with_name("prices.toml").read_text("utf-8"))
 
 
+def min_cacheable(model: str) -> int | None:
+    """The tokens that a prefix must have to be cached at all; None: nobody knows."""
+    found: int | None = _shipped(model).get("min_cacheable")
+    return found
+
+
+def _plain(model: str) -> str:
+    return DATED.sub("", model)
+
+
+def _shipped(model: str) -> dict[str, Any]:
+    return dict(price_table()["models"].get(_plain(model), {}))
+
+
+@cache
+def _all_shipped() -> dict[str, tuple[Price, ...]]:
+    return {
+        model: tuple(Price.parse(model, f"{entry['from']}", entry["from"], None, entry) for entry in known["prices"])
+        for model, known in price_table()["models"].items()
+    }
+
+
+def _shipped_prices(model: str) -> tuple[Price, ...]:
+    return _all_shipped().get(model, ())
+
+
 @lru_cache(maxsize=256)
-def _price(model: str, at: datetime) -> Price | None:
-    table = price_table()
-    known = table["models"].get(DATED.sub("", model))
-    day = at.astimezone(UTC).date()
-    past = [entry for entry in known["prices"] if entry["from"] <= day] if known else []
-    if not past:
-        return None
-    over = past[-1].get("over")
-    return Price(
-        rates=Rates.parse(past[-1]),
-        most_tokens=over["tokens"] if over else inf,
-        over=Rates.parse(over or past[-1]),
-        batch_factor=Decimal(table["batch_factor"]),
-        us_geo_factor=Decimal(table["us_geo_factor"]),
-        web_search=Decimal(table["web_search_per_request"]),
-    )
+def _price(book: PriceBook, model: str, at: datetime) -> Price | None:
+    plain, day = _plain(model), at.astimezone(UTC).date()
+    given = [
+        price
+        for override, price in book.overrides
+        if override.model == plain and not override.removed and override.since <= day
+    ]
+    if given:
+        return max(given, key=lambda price: (price.since, price.override))
+    past = [price for price in _shipped_prices(plain) if price.since <= day]
+    return past[-1] if past else None
 
 
 def _part(usage: Any, name: str) -> Mapping[str, Any]:

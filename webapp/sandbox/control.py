@@ -6,7 +6,8 @@ Each needs a key like any other call, and concerns every workspace:
 - ``GET /sandbox/config`` shows the settings; ``POST`` with ``{name: value, …}`` changes some of them. Batches
   keep the settings they were created with; lists of faults begin anew.
 - ``GET /sandbox/bill`` tells what was billed, per batch and in total: the tokens by class of succeeded rows of
-  batches that have ended. It makes their results, so that they stream fast from then on.
+  batches that have ended, and their list price in picodollars (1e-12 USD), with how many have none. It makes their
+  results, so that they stream fast from then on.
 - ``GET /sandbox/accepted`` lists every request that was accepted, as lines of
   ``{"custom_id": …, "batch_id": …}``; ``GET /sandbox/batches/{id}/requests`` those of one batch.
 """
@@ -25,7 +26,7 @@ from .config import SandboxConfigError
 from .faults import Fault
 from .lifecycle import bring_up_to_date
 from .replies import invalid, json_response, not_found
-from .results import CLASSES, reckon_bill
+from .results import BILLED, reckon_bill
 from .state import State
 from .store import Batch
 from .tokens import dumps
@@ -64,10 +65,10 @@ class ControlRoutes:
 
     def bill(self, request: Request, caller: Caller, faults: list[Fault]) -> Response:
         batches = []
-        total = dict.fromkeys(("requests", *CLASSES), 0)
+        total = dict.fromkeys(BILLED, 0)
         for batch in self._state.store.all():
             by_model = self._bill_of(batch)
-            sums = {name: sum(line[name] for line in by_model.values()) for name in total}
+            sums = {name: sum(line.get(name, 0) for line in by_model.values()) for name in total}
             total = {name: total[name] + sums[name] for name in total}
             batches.append({"id": batch.id, "workspace": batch.workspace, "models": by_model, "total": sums})
         return json_response({"batches": batches, "total": total})

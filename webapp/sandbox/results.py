@@ -21,6 +21,7 @@ from .fates import Fate, settle_fate
 from .hashing import fraction, identifier, number
 from .models import Model, find_model
 from .nasty import KINDS, spoil, trouble_text
+from .prices import bill_message
 from .store import Batch, Row, Store
 from .tokens import dumps, measure
 
@@ -38,6 +39,8 @@ CLASSES = (
     "cache_read_input_tokens",
     "output_tokens",
 )
+#: All that a bill says of a model.
+BILLED = ("requests", *CLASSES, "picodollars", "unpriced")
 
 
 def stream_lines(store: Store, batch: Batch) -> Iterator[bytes]:
@@ -51,7 +54,9 @@ def stream_lines(store: Store, batch: Batch) -> Iterator[bytes]:
 
 
 def reckon_bill(store: Store, batch: Batch) -> dict[str, dict[str, int]]:
-    """What the batch's succeeded rows cost, by model: their number and their tokens by class."""
+    """What the batch's succeeded rows cost, by model: their number, their tokens by class, and picodollars, with the
+    number of rows that have no price.
+    """
     if batch.bill is not None:
         return batch.bill
     ledger = Ledger()
@@ -105,13 +110,17 @@ class Ledger:
             return
         message = row["result"]["message"]
         usage = message["usage"]
-        line = self.by_model.setdefault(message["model"], dict.fromkeys(("requests", *CLASSES), 0))
+        line = self.by_model.setdefault(message["model"], dict.fromkeys(BILLED, 0))
         line["requests"] += 1
         line["input_tokens"] += usage["input_tokens"]
         line["cache_creation_5m_input_tokens"] += usage["cache_creation"]["ephemeral_5m_input_tokens"]
         line["cache_creation_1h_input_tokens"] += usage["cache_creation"]["ephemeral_1h_input_tokens"]
         line["cache_read_input_tokens"] += usage["cache_read_input_tokens"]
         line["output_tokens"] += usage["output_tokens"]
+        model = find_model(message["model"])
+        amount = model and bill_message(model, message)
+        line["picodollars"] += amount or 0
+        line["unpriced"] += amount is None
 
 
 class _RowMaker:
