@@ -11,7 +11,7 @@ import pytest
 
 from webapp.money import guesses
 from webapp.money.prediction import WIDEST, Forecast, History, Sampled, Work, forecast, marked_part
-from webapp.money.prices import cost
+from webapp.money.prices import SHIPPED
 
 DAY = datetime(2026, 11, 20, tzinfo=UTC)
 PLAIN: Mapping[str, Any] = {"model": "claude-opus-4-8", "max_tokens": 1000, "system": "Say what it is."}
@@ -31,7 +31,7 @@ def told(shared: Mapping[str, Any] = PLAIN, *, requests: int = 1000, **given: An
     model = str(shared["model"])
     values = {"batches": 1, "own_bytes": Decimal(300 * requests), "sample": SAMPLE, "history": BEFORE} | given
     return forecast(
-        Work(model=model, price=lambda usage: cost(model, usage, DAY), requests=requests, shared=shared, **values)
+        Work(model=model, price=lambda usage: SHIPPED.cost(model, usage, DAY), requests=requests, shared=shared, **values)
     )
 
 
