@@ -163,6 +163,20 @@ def of_run(tx: Connection, run_id: int) -> Sequence[Any]:
     )
 
 
+def standing(tx: Connection, run_id: int) -> Sequence[Any]:
+    """Where the latest rounds of a run stand, for whoever waits for them: `under_way` until each was tried once."""
+    return db.rows(
+        tx,
+        """
+        SELECT DISTINCT ON (v.kind, v.name) v.kind, v.name, v.state, v.position, v.outputs, v.failures, v.reason,
+               v.state = 'waiting' AND v.failures = 0 AND coalesce(d.enabled, true) AS under_way
+        FROM deliveries v LEFT JOIN destinations d ON v.kind = 'sink' AND d.name = v.name
+        WHERE v.run_id = :run ORDER BY v.kind, v.name, v.round DESC
+        """,
+        run=run_id,
+    )
+
+
 def _spread(tx: Connection, run_id: int) -> None:
     """Let plugins be told. News that is there already may be due no more, and steps are locked before runs."""
     db.run(tx, "DELETE FROM deliveries WHERE run_id = :run AND kind = 'news'", run=run_id)

@@ -24,6 +24,8 @@ COMMANDS = {
     "cancel": "webapp.cli.runs",
     "export": "webapp.cli.runs",
     "money": "webapp.cli.money",
+    "deliver": "webapp.cli.delivering",
+    "destinations": "webapp.cli.delivering",
     "plugins": "webapp.cli.plugins",
     "doctor": "webapp.cli.doctor",
     "sandbox": "webapp.cli.serving",

@@ -54,6 +54,7 @@ def _registry(task: str, source: str | None) -> Registry:
     help="A setting of the source.",
 )  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="Where the outputs go: a .jsonl or .csv file.")
+@click.option("--to", multiple=True, metavar="NAME", help="A destination that the outputs go to; may be repeated.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object last on stdout.")
 @click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Stop waiting after so long.")
 @click.option("--skip-bad", is_flag=True, help="Set bad records aside in a file and go on with the rest.")
@@ -70,6 +71,7 @@ def run(
     origin: str | None,
     origin_pairs: Mapping[str, str],
     out: Path | None,
+    to: tuple[str, ...],
     as_json: bool,
     timeout: float | None,
     skip_bad: bool,
@@ -89,7 +91,7 @@ def run(
     how = _How(out, as_json, deadline_of(timeout), skip_bad)
     if isinstance(taken, Path):
         rejected = rejected_path(out, taken) if skip_bad else None
-        wanted = Wanted(task, settings, taken, key_field, text_field, rejected, registry.version_of(task), cap)
+        wanted = Wanted(task, settings, taken, key_field, text_field, rejected, registry.version_of(task), cap, to)
         if dry_run:
             context.exit(_rehearse(registry, wanted, wanted.records(), how))
         wanted.records()  # an input that is unusable as a whole is told before anything starts
@@ -103,7 +105,7 @@ def run(
             raise click.UsageError("--dry-run reads files and sources; the outputs of a run are in the database.")
         wanted = Wanted(task, settings, Path(taken), key_field, text_field, None, None)
         context.exit(_rehearse(registry, wanted, calls.records(chosen, parsed), how))
-    taking = Taking(plugin, pairs, taken, origin_pairs, skip_bad, cap)
+    taking = Taking(plugin, pairs, taken, origin_pairs, skip_bad, cap, to)
     context.exit(_seen_out(lambda: take(taking, until=how.until), how))
 
 

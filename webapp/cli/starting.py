@@ -17,7 +17,7 @@ from flask import current_app
 from pydantic import BaseModel
 
 from webapp import db
-from webapp.batches import caps, runs
+from webapp.batches import caps, destinations, runs
 from webapp.batches.desk import Desk
 from webapp.batches.importing import Sieve, import_records
 from webapp.batches.naming import new_token
@@ -59,6 +59,7 @@ class Wanted:
     :param rejected: the file for records that cannot be used; None: the first one ends it.
     :param plugin_version_id: the installed version that brings the task.
     :param cap_usd: the most that it may cost.
+    :param to: the names of the destinations that its outputs go to.
     """
 
     task: Task[Any]
@@ -69,6 +70,7 @@ class Wanted:
     rejected: Path | None
     plugin_version_id: int | None = None
     cap_usd: Decimal | None = None
+    to: tuple[str, ...] = ()
     token: str = field(default_factory=new_token)
 
     def records(self) -> Iterator[Record | Problem]:
@@ -109,6 +111,7 @@ def _start(wanted: Wanted, sieve: Sieve) -> int:
         if found is not None:
             deque(records, maxlen=0)  # a commit whose answer was lost: what it could not set aside is set aside now
             return found
+        destination_ids = destinations.check(tx, wanted.to)
         dataset_id, kind = import_records(
             tx, records, name=wanted.source.name, source=wanted.source, text_field=wanted.text_field, owner=OWNER
         )
@@ -122,4 +125,5 @@ def _start(wanted: Wanted, sieve: Sieve) -> int:
             token=wanted.token,
             plugin_version_id=wanted.plugin_version_id,
             cap_usd=wanted.cap_usd,
+            destination_ids=destination_ids,
         )

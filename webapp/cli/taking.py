@@ -28,6 +28,7 @@ class Taking:
 
     :param origin: the name of a source, or the id of a run.
     :param cap_usd: the most that the run may cost.
+    :param to: the names of the destinations that its outputs go to.
     :param tokens: of the import and of the run.
     """
 
@@ -37,6 +38,7 @@ class Taking:
     origin_settings: Mapping[str, Any]
     skip_bad: bool
     cap_usd: Decimal | None = None
+    to: tuple[str, ...] = ()
     tokens: tuple[str, str] = field(default_factory=lambda: (new_token(), new_token()))
 
 
@@ -60,6 +62,7 @@ def take(wanted: Taking, *, until: float | None) -> int | None:
             actor=OWNER,
             token=wanted.tokens[1],
             cap_usd=wanted.cap_usd,
+            to=wanted.to,
         )
     )
     tell(f"Run {run_id} of {wanted.task} started over dataset {upload.dataset_id}.")

@@ -24,6 +24,7 @@ from webapp.batches import queries
 from webapp.batches.queries import Counts, RunStatus, Summary
 from webapp.batches.states import RunState
 from webapp.cli.app import FAILURES, OK, STOPPED_WAITING, tell
+from webapp.cli.delivering import see_delivered
 from webapp.cli.environment import connection_lost, owner_left
 from webapp.records.exporting import write_outputs
 
@@ -77,9 +78,13 @@ def deadline_of(timeout: float | None) -> float | None:
 
 
 def see_out(run_id: int, *, until: float | None, out: Path | None, as_json: bool) -> int:
-    """Wait for a run and finish as the contract says; the exit status. May be repeated."""
+    """Wait for a run and its deliveries, and finish as the contract says; the exit status. May be repeated."""
     try:
-        return finish(wait_for(run_id, deadline=until), out=out, as_json=as_json)
+        ending = wait_for(run_id, deadline=until)
+        status = finish(ending, out=out, as_json=as_json)
+        if ending.stopped is None and not patiently(lambda: see_delivered(run_id, deadline=until)):
+            return FAILURES
+        return status
     except KeyboardInterrupt:
         tell(come_back(run_id, INTERRUPTED))
     except DBAPIError as error:
