@@ -62,6 +62,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_deliveries")),
         sa.UniqueConstraint("run_id", "kind", "name", "round", name=op.f("uq_deliveries_run_id_kind_name_round")),
     )
+    op.create_index(op.f("ix_deliveries_name_id"), "deliveries", ["name", "id"], unique=False)
     op.create_index(
         "ix_deliveries_failed", "deliveries", ["id"], unique=False, postgresql_where=sa.text("state = 'failed'")
     )

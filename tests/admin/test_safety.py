@@ -31,6 +31,7 @@ IDS = {
     "source_name": "SELECT 'files'",
     "user_id": "SELECT id FROM users",
     "schedule_id": "SELECT id FROM schedules",
+    "destination_id": "SELECT id FROM destinations",
     "wish_id": "SELECT id FROM resubmissions",
     "cap_id": "SELECT id FROM caps",
     "price_id": "SELECT id FROM price_overrides",

@@ -12,13 +12,13 @@ from support.sandbox import Sandbox
 from support.unknown import stranger, unknown
 from support.uploading import Uploads
 
-from webapp import cap_wishes, db, source_wishes, wishes
+from webapp import cap_wishes, db, delivery_wishes, source_wishes, wishes
 from webapp.batches.caps import Scope
 from webapp.batches.naming import new_token
 from webapp.batches.reprocessing import Which
 from webapp.batches.schedules import Wanted
 from webapp.batches.staleness import Over
-from webapp.batches.states import FailureClass
+from webapp.batches.states import DeliveryState, FailureClass, move_delivery
 from webapp.money import overrides
 from webapp.records.escapes import storable
 
@@ -52,6 +52,10 @@ TEXTS = (
     ("schedules", "outcome"),
     ("schedules", "problem"),
     ("schedules", "owner"),
+    ("destinations", "sink"),
+    ("destinations", "created_by"),
+    ("destinations", "changed_by"),
+    ("deliveries", "reason"),
     ("runs", "owner"),
     ("run_estimates", "model"),
     ("caps", "changed_by"),
@@ -99,8 +103,20 @@ def fill(desk: DeskDriver, sandbox: Sandbox) -> None:
     for model in ("claude-new", "claude-haiku-4-5"):
         with db.transaction() as tx:
             overrides.add(tx, overrides.Wanted(model, date(2026, 1, 1), NEW_PRICE, "A letter."), actor="t")
+    deliver(run_id)
     for role in ("viewer", None):
         make_person(role, f"{role}-filled")
+
+
+def deliver(run_id: int) -> None:
+    """A destination with a delivery that has failed, and one that is disabled."""
+    for name in ("there", "elsewhere"):
+        delivery_wishes.ask_make_destination(name, "sql_table", {"url": "env:NOT_THERE"}, actor="t")
+    delivery_wishes.askdeliver(run_id, ["there", "elsewhere"], actor="t")
+    delivery_wishes.ask_switch_destination(2, on=False, actor="t")
+    with db.transaction() as tx:
+        for (failed,) in db.rows(tx, "SELECT id FROM deliveries WHERE kind = 'sink'"):
+            move_delivery(tx, failed, DeliveryState.FAILED, actor="t", words="It failed.", reason="It is away.")
 
 
 def plant(words: str) -> None:

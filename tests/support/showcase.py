@@ -14,6 +14,7 @@ from pathlib import Path
 
 from flask import Flask
 from PIL import Image as Picture
+from support import filling
 from support.desk import DeskDriver, documents
 from support.filling import NEW_PRICE
 from support.people import make_person
@@ -65,6 +66,7 @@ def fill(desk: DeskDriver, sandbox: Sandbox, folder: Path) -> None:
     wishes.ask_schedule(1, "summarise", {}, nightly, actor="ann@example.com", token=new_token())
     cap_wishes.ask_cap(Scope.TASK, "classify", Decimal(25), actor="ann@example.com")
     cap_wishes.ask_cap(Scope.RUN, str(first), Decimal("0.5"), actor="ann@example.com")
+    filling.deliver(first)
     make_person("operator", "ann@example.com")
     with db.transaction() as tx:
         overrides.add(tx, overrides.Wanted("claude-new", date(2026, 1, 1), NEW_PRICE, "A letter."), actor="ann")
@@ -122,6 +124,7 @@ EXAMPLES: dict[str, Callable[[DeskDriver], object]] = {
     "user_id": one("SELECT max(id) FROM users"),
     "what": lambda _: "password",
     "schedule_id": lambda _: 1,
+    "destination_id": lambda _: 1,
     "batch_id": lambda _: 1,
     "dataset_id": lambda _: 1,
     "subject_id": lambda _: 1,
@@ -166,6 +169,8 @@ MORE = (
     "/money/?from=2020-01-01&to=2026-11-30&owner=nobody",
     "/money/prices/?model=nothing-like-it",
     "/money/prices/new?model=claude-haiku-5-5",
+    "/destinations/new?sink=sql_table",
+    "/destinations/2/",
     "/no/such/page",
 )
 

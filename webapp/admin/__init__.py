@@ -59,6 +59,7 @@ def _init_pages(app: Flask) -> None:
     from webapp.admin.batches import BatchesPage
     from webapp.admin.capping import CapsPage
     from webapp.admin.datasets import DatasetsPage
+    from webapp.admin.destinations import DestinationsPage
     from webapp.admin.events import EventsPage
     from webapp.admin.home import Home
     from webapp.admin.money import MoneyPage
@@ -80,6 +81,7 @@ def _init_pages(app: Flask) -> None:
         OutputsPage(name="Outputs", endpoint="outputs", url="/outputs"),
         MoneyPage(name="Money", endpoint="money", url="/money"),
         SchedulesPage(name="Schedules", endpoint="schedules", url="/schedules"),
+        DestinationsPage(name="Destinations", endpoint="destinations", url="/destinations"),
         ResubmissionsPage(name="Resubmissions", endpoint="resubmissions", url="/resubmissions"),
         StraysPage(name="Strays", endpoint="strays", url="/strays"),
         CapsPage(name="Caps", endpoint="caps", url="/caps"),

@@ -1,5 +1,6 @@
-"""The form of a task's settings, drawn from its settings schema: a control for each, with words and faults beside it.
-Starting, rebuilding and schedules show it; what is typed is read by the task's own schema and by nothing else.
+"""The form of a task's settings, or a sink's, drawn from its settings schema: a control for each, with words and faults
+beside it. Starting, rebuilding, schedules and destinations show it; what is typed is read by the schema and by nothing
+else.
 """
 
 from __future__ import annotations

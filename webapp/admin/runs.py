@@ -21,7 +21,7 @@ from webapp.admin.frame import act, back_to, expose, reading
 from webapp.admin.many import Deed, Many
 from webapp.admin.payloads import laid_out
 from webapp.admin.starting import RunsStart
-from webapp.batches import caps, causes, estimating, resubmissions
+from webapp.batches import caps, causes, deliveries, destinations, estimating, resubmissions
 from webapp.batches.naming import new_token
 from webapp.batches.queries import outputs_in_parts
 from webapp.batches.selecting import Meant
@@ -91,6 +91,8 @@ class RunsPage(RunsStart, RunsAgain, RunsCap, Many):
             resubmissions=sent,
             resubmission_bars=progress.of_resubmissions(tx, [wish.id for wish in sent]),
             children=children(tx, run_id),
+            deliveries=deliveries.of_run(tx, run_id),
+            to_come=[] if run.state in (RunState.FINISHED, RunState.CANCELLED) else destinations.of_run(tx, run_id),
             settings=laid_out(run.settings),
             history=history.of(tx, "run_id", run_id, asked.row_id("before")),
             stamp=history.stamp(tx, "run_id", run_id),

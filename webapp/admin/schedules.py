@@ -12,6 +12,7 @@ from flask.typing import ResponseReturnValue
 from sqlalchemy import Connection
 
 from webapp import db, wishes
+from webapp.admin import destinations as places
 from webapp.admin import history, progress
 from webapp.admin.access import actor, acts
 from webapp.admin.filters import Asked, Cursor, Found, page_of
@@ -20,6 +21,7 @@ from webapp.admin.frame import Page, act, back_to, expose, reading
 from webapp.admin.payloads import laid_out
 from webapp.admin.starting import Subject, choosing, extents, find_dataset
 from webapp.admin.timing import ScheduleForm, in_words
+from webapp.batches.destinations import of_schedule
 from webapp.batches.naming import new_token
 from webapp.batches.schedules import find
 from webapp.batches.timetable import times
@@ -52,6 +54,7 @@ class SchedulesPage(Page):
             dataset=find_dataset(tx, schedule.dataset_id),
             asked=asked,
             when=in_words(schedule.cron),
+            to=of_schedule(tx, schedule_id),
             next_times=_times(tx, schedule.cron, schedule.zone) if schedule.enabled else [],
             runs=runs,
             bars=progress.of_runs(tx, [(run.id, run.subjects) for run in runs]),
@@ -113,6 +116,7 @@ class SchedulesPage(Page):
             form=form,
             timing=timing,
             schedule=schedule,
+            offers=places.offered(tx, _places(tx, chosen, schedule)),
             extents=extents(tx, chosen, form),
             next_times=_times(tx, timing.wanted.cron, timing.wanted.zone) if looked else [],
             token=request.form.get("token") or new_token(),
@@ -165,6 +169,11 @@ def _times(tx: Connection, cron: str, zone: str) -> list[str]:
     """The next times, by the clocks of the place."""
     found = times(cron, zone, db.scalar(tx, "SELECT now()"), TIMES_SHOWN)
     return [f"{when.astimezone(ZoneInfo(zone)):%a %Y-%m-%d %H:%M}" for when in found]
+
+
+def _places(tx: Connection, chosen: Subject, schedule: Any) -> list[str]:
+    """The destinations of a schedule, or of the run that it is made from."""
+    return [one.name for one in of_schedule(tx, schedule.id)] if schedule else chosen.places(tx)
 
 
 def _schedule(tx: Connection, schedule_id: int) -> Any:

@@ -13,6 +13,7 @@ from flask.typing import ResponseReturnValue
 from sqlalchemy import Connection
 
 from webapp import db, jobs, wishes
+from webapp.admin import destinations
 from webapp.admin.access import actor, acts
 from webapp.admin.filters import Asked
 from webapp.admin.forms import SettingsForm, asked_token, registry
@@ -20,6 +21,7 @@ from webapp.admin.frame import Page, done_reading, expose, reading
 from webapp.admin.payloads import laid_out
 from webapp.batches import caps, counting
 from webapp.batches.desk import Desk
+from webapp.batches.destinations import of_run
 from webapp.batches.naming import new_token
 from webapp.batches.preview import Preview, preview
 from webapp.batches.staleness import Extent, Over, extent
@@ -71,6 +73,10 @@ class Subject:
         assert self.task is not None
         return SettingsForm.of(self.task, jsontext.loads(self.former.settings) if self.former else None)
 
+    def places(self, tx: Connection) -> list[str]:
+        """The destinations of the run that is repeated."""
+        return [one.name for one in of_run(tx, self.former.id)] if self.former else []
+
 
 class RunsStart(Page):
     """The page that starts runs."""
@@ -109,6 +115,7 @@ class RunsStart(Page):
             chosen=chosen,
             form=form,
             over=over,
+            to=destinations.chosen(),
             seen=seen,
             payloads=[laid_out(one.line) for one in seen.shown],
             told=laid_out(jsontext.dumps(settings.model_dump(mode="json")).decode()),
@@ -124,6 +131,7 @@ class RunsStart(Page):
             chosen=chosen,
             form=form,
             over=over,
+            offers=destinations.offered(tx, chosen.places(tx)),
             extents=extents(tx, chosen, form),
         )
 
@@ -134,7 +142,14 @@ class RunsStart(Page):
         token = asked_token()
         try:
             run_id = wishes.ask_start(
-                chosen.dataset.id, chosen.task.name, form.raw, over=over, actor=actor(), token=token, cap_usd=cap
+                chosen.dataset.id,
+                chosen.task.name,
+                form.raw,
+                over=over,
+                actor=actor(),
+                token=token,
+                to=destinations.chosen(),
+                cap_usd=cap,
             )
         except BatchdeskError as error:
             form.problems.append(str(error))

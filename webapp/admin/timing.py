@@ -13,6 +13,7 @@ from wtforms.fields import SelectChoice
 from wtforms.validators import InputRequired, Length, Regexp
 from wtforms.widgets import TimeInput
 
+from webapp.admin.destinations import chosen
 from webapp.batches.schedules import Wanted
 from webapp.batches.staleness import Over
 from webapp.batches.timetable import HELP, zones
@@ -100,7 +101,7 @@ class ScheduleForm(Form):  # type: ignore[misc] # WTForms ships no types
     def wanted(self) -> Wanted:
         """What the form says."""
         over = Over.STALE if request.form.get("over", Over.STALE) == Over.STALE else Over.ALL
-        return Wanted(str(self.name.data).strip(), over, self._cron(), str(self.zone.data))
+        return Wanted(str(self.name.data).strip(), over, self._cron(), str(self.zone.data), tuple(chosen()))
 
     def _cron(self) -> str:
         if self.every.data == "cron":

@@ -1,5 +1,6 @@
 """What a person should look at though no step is stuck: results about to vanish, batches of which nothing came,
-answers that cost nothing, schedules that were stopped. The home page and `doctor` ask; reads only.
+answers that cost nothing, schedules that were stopped, deliveries that were given up. The home page and `doctor` ask;
+reads only.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from sqlalchemy import Connection
 
 from webapp import db
 from webapp.batches.completion import RESULTS_DAYS
+from webapp.batches.deliveries import whither
 
 WARN_DAYS = 7  # before results vanish: a batch ends within a day, so one this old has been in trouble for long
 RECENT_DAYS = 7  # what ended before that is history
@@ -27,6 +29,7 @@ class Alarm:
     words: str
     mend: str
     schedule_id: int | None = None  # it is about a schedule, and no run
+    delivery_id: int | None = None  # ... a delivery of the run, which can be tried again
 
     @property
     def about(self) -> str:
@@ -38,7 +41,7 @@ class Alarm:
 
 def alarms(tx: Connection) -> list[Alarm]:
     """All alarms there are, at most `MOST` of each kind."""
-    return [*_vanishing(tx), *_all_failed(tx), *_free(tx), *_stopped_schedules(tx)]
+    return [*_vanishing(tx), *_all_failed(tx), *_free(tx), *_stopped_schedules(tx), *_not_delivered(tx)]
 
 
 def _vanishing(tx: Connection) -> list[Alarm]:
@@ -156,6 +159,26 @@ def _stopped_schedules(tx: Connection) -> list[Alarm]:
             f"“{one.name}” makes no more runs: {one.problem}",
             "Mend that or change its settings, then resume it.",
             schedule_id=one.id,
+        )
+        for one in found
+    ]
+
+
+def _not_delivered(tx: Connection) -> list[Alarm]:
+    """Deliveries that were tried often enough, or cannot be done as things are."""
+    found = db.rows(
+        tx,
+        "SELECT id, run_id, kind, name, reason FROM deliveries WHERE state = 'failed' ORDER BY id DESC LIMIT :most",
+        most=MOST,
+    )
+    return [
+        Alarm(
+            "not delivered",
+            one.run_id,
+            None,
+            f"{whither(one)} failed: {one.reason}",
+            "Mend the cause, then try again.",
+            delivery_id=one.id,
         )
         for one in found
     ]

@@ -45,6 +45,7 @@ class Delivery(Base):
         UniqueConstraint("run_id", "kind", "name", "round"),
         one_of("kind", Kind),
         one_of("state", DeliveryState),
+        Index(None, "name", "id"),
         Index("ix_deliveries_failed", "id", postgresql_where=text("state = 'failed'")),
     )
 
