@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,6 +59,20 @@ def test_outputs_are_posted_with_a_signature_that_the_receiver_can_check(receive
         ],
     }
     assert SECRET not in str(post)
+
+
+def test_what_the_page_tells_receivers_to_check_is_right(receiver: Receiver) -> None:
+    deliver(receiver)
+    (post,) = receiver.posts
+    page = (ROOT / "docs" / "destinations.md").read_text()
+    (code,) = re.findall(r"```python\n# receiver.py\n(.*?)```", page, re.DOTALL)
+    told: dict[str, Any] = {}
+    exec(code, told)
+    assert told["genuine"](SECRET, post.headers, post.body)
+    assert not told["genuine"]("another", post.headers, post.body)
+    assert not told["genuine"](SECRET, post.headers, post.body + b" ")
+    later = post.headers | {"batchdesk-timestamp": str(int(post.headers["batchdesk-timestamp"]) - 3600)}
+    assert not told["genuine"](SECRET, later, post.body)
 
 
 def test_the_record_goes_along_where_that_is_wanted(receiver: Receiver) -> None:
