@@ -112,7 +112,7 @@ def deliver(run_id: int) -> None:
     """A destination with a delivery that has failed, and one that is disabled."""
     for name in ("there", "elsewhere"):
         delivery_wishes.ask_make_destination(name, "sql_table", {"url": "env:NOT_THERE"}, actor="t")
-    delivery_wishes.askdeliver(run_id, ["there", "elsewhere"], actor="t")
+    delivery_wishes.ask_deliver(run_id, ["there", "elsewhere"], actor="t")
     delivery_wishes.ask_switch_destination(2, on=False, actor="t")
     with db.transaction() as tx:
         for (failed,) in db.rows(tx, "SELECT id FROM deliveries WHERE kind = 'sink'"):
