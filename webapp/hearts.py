@@ -79,6 +79,9 @@ class PluginHeart(Heart):
                 self.took_up(seen.generation, seen.problems)
         except SQLAlchemyError as error:
             database_away.away(db.trouble(error) or str(error))
+        except (OSError, RuntimeError) as error:  # no room for a process, or a fault of ours: told once it can be seen
+            log.exception("The set of plugins could not be looked over; it is tried again.")
+            self.problems = [{"plugin": "all", "source": "", "error": f"The plugins: {error}", "traceback": ""}]
 
 
 def beat(name: str, role: str, generation: int | None = None, problems: Sequence[Any] = ()) -> None:

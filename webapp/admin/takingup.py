@@ -4,6 +4,7 @@ At most one query a second is made for that, whatever is asked for meanwhile; re
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 
@@ -15,6 +16,8 @@ from webapp.admin.access import OPEN
 from webapp.batches import plugins, pluginset
 from webapp.batches.desk import Desk
 from webapp.hearts import LOOK_SECONDS, Heart
+
+log = logging.getLogger("batchdesk")
 
 
 class Taking:
@@ -37,6 +40,8 @@ class Taking:
                 self._look(current_app.extensions["batchdesk"])
         except SQLAlchemyError:
             pass  # the page says that the database is away
+        except (OSError, RuntimeError):  # no room for a process, or a fault of ours: the former set serves on
+            log.exception("The set of plugins could not be taken up; it is tried again.")
         finally:
             self._one.release()
 

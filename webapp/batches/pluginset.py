@@ -182,8 +182,9 @@ def folders(settings: Settings) -> set[Path]:
 
 def tidy(tx: Connection, settings: Settings) -> None:
     """Remove the folders of versions that are not kept any more."""
+    there = unpacking.present(settings.home)
     kept = db.rows(tx, "SELECT name, version, sha256 FROM plugin_versions WHERE wheel IS NOT NULL")
-    unpacking.forget(settings.home, {unpacking.folder_name(*line) for line in kept})
+    unpacking.forget(settings.home, there - {unpacking.folder_name(*line) for line in kept})
 
 
 def _allowed(settings: Settings) -> bool:

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import shutil
 import tempfile
+import time
 import zipfile
 from collections.abc import Callable, Collection
 from contextlib import suppress
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from webapp.errors import PluginError
 
+HALF_MADE_SECONDS = 3600.0  # after which nobody is at it any more
 _BEING_MADE = ".making-"
 
 
@@ -46,7 +47,7 @@ def unpacked(home: Path, name: str, version: str, sha256: str, wheel: Callable[[
 
 def _make(folder: Path, content: bytes) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    making = Path(tempfile.mkdtemp(prefix=f"{_BEING_MADE}{os.getpid()}-", dir=folder.parent))
+    making = Path(tempfile.mkdtemp(prefix=_BEING_MADE, dir=folder.parent))
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             archive.extractall(making)  # every path was checked before the wheel was stored
@@ -59,21 +60,17 @@ def _make(folder: Path, content: bytes) -> None:
         shutil.rmtree(making, ignore_errors=True)
 
 
-def forget(home: Path, staying: Collection[str]) -> None:
-    """Remove the folders of versions that are not kept any more, and what killed processes have left half-made."""
+def present(home: Path) -> set[str]:
+    """The names of the folders that there are; to be asked before what is kept is, so that none is missed there."""
     with suppress(OSError):
-        for folder in list((home / "plugins").iterdir()):
-            made_by = folder.name.removeprefix(_BEING_MADE).partition("-")[0]
-            half_made = folder.name.startswith(_BEING_MADE)
-            if folder.name not in staying and not (half_made and _lives(made_by)):
+        return {folder.name for folder in (home / "plugins").iterdir()}
+    return set()
+
+
+def forget(home: Path, names: Collection[str]) -> None:
+    """Remove folders of versions that are not kept any more, and what killed processes have left half-made."""
+    for name in names:
+        folder = home / "plugins" / name
+        with suppress(OSError):
+            if not name.startswith(_BEING_MADE) or time.time() - folder.stat().st_mtime > HALF_MADE_SECONDS:
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def _lives(pid: str) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, ValueError):
-        return True
-    return True
