@@ -488,3 +488,31 @@ def test_a_proxy_of_the_environment_is_asked_for_any_other_address(monkeypatch: 
         monkeypatch.delenv("no_proxy", raising=False)
         Gateway(api_key="k", base_url="http://api.invalid").identify()
         assert proxy.seen[0][2]["Host"] == "api.invalid"
+
+
+# -- counting --------------------------------------------------------------------------------------------------
+
+HI = b'{"model": "claude-haiku-4-5", "messages": [{"role": "user", "content": "Hi"}]}'
+
+
+def test_tokens_are_counted_and_what_was_heard_before_stays(sandbox: Sandbox) -> None:
+    gateway = Gateway(api_key=API_KEY, base_url=sandbox.url)
+    assert gateway.count_tokens(HI, seconds=30) == 13
+    assert not gateway.heard.answered and gateway.heard.trouble is None
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"), [("403", ApiAccount), ("429:5", ApiThrottled), ("529", ApiUnclear), ("garbled", ApiUnclear)]
+)
+def test_what_cannot_be_counted_is_an_error_of_ours(sandbox: Sandbox, fault: str, kind: type[ApiError]) -> None:
+    sandbox.configure(count_faults=fault)
+    gateway = Gateway(api_key=API_KEY, base_url=sandbox.url)
+    with pytest.raises(kind):
+        gateway.count_tokens(HI, seconds=30)
+    assert gateway.heard.trouble is None
+
+
+def test_a_count_that_takes_too_long_is_given_up(sandbox: Sandbox) -> None:
+    sandbox.configure(count_faults="timeout_after:60")
+    with pytest.raises(ApiUnclear):
+        Gateway(api_key=API_KEY, base_url=sandbox.url).count_tokens(HI, seconds=0.2)

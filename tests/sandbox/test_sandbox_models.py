@@ -80,3 +80,20 @@ def test_what_cannot_be_counted_is_refused(shared: Sandbox) -> None:
     body = b'{"model": "claude-haiku-4-5"}'
     reply = call(shared.url, "POST", "/v1/messages/count_tokens", body)
     assert (reply.status, reply.error[1]) == (400, "messages: Field required")
+
+
+def test_counting_takes_only_what_counts(shared: Sandbox) -> None:
+    body = b'{"model": "claude-haiku-4-5", "max_tokens": 5, "messages": [{"role": "user", "content": "Hi"}]}'
+    reply = call(shared.url, "POST", "/v1/messages/count_tokens", body)
+    assert (reply.status, reply.error[1]) == (400, "max_tokens: Extra inputs are not permitted")
+
+
+def test_counting_has_faults_and_a_limit_of_its_own(sandbox: Sandbox) -> None:
+    body = b'{"model": "claude-haiku-4-5", "messages": [{"role": "user", "content": "Hi"}]}'
+    sandbox.configure(rpm=2, count_faults="403")
+
+    def count() -> int:
+        return call(sandbox.url, "POST", "/v1/messages/count_tokens", body).status
+
+    assert [count() for _ in range(3)] == [403, 200, 429]
+    assert call(sandbox.url, "GET", "/v1/messages/batches").status == 200
