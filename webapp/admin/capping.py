@@ -25,6 +25,9 @@ SUGGESTED = 100  # names that a form offers
 class CapsPage(Page):
     """Monthly caps, and what is used of them."""
 
+    def is_visible(self) -> bool:
+        return False  # the page of money and those of runs lead here
+
     @expose("/")
     def index(self) -> ResponseReturnValue:
         tx = reading()

@@ -30,7 +30,7 @@ def init_app(app: Flask) -> None:
     app.jinja_env.filters |= {
         "number": number,
         "money": money,
-        "dollars": dollars,
+        "about": about,
         "moment": moment,
         "size": size,
         "visible": readable,
@@ -70,6 +70,11 @@ def dollars(amount: Decimal) -> str:
         return f"-{dollars(-amount)}"
     cents = amount.quantize(CENT, ROUND_HALF_UP)
     return f"${cents:,}" if cents or not amount else "under $0.01"
+
+
+def about(amount: Decimal) -> str:
+    """Dollars as exactly as an estimate is: to the cent, and small amounts to two figures."""
+    return f"${amount:.2g}" if CENT / 10_000 < amount < 1 else dollars(amount)
 
 
 def moment(when: datetime | None) -> Markup:
