@@ -31,7 +31,9 @@ def told(shared: Mapping[str, Any] = PLAIN, *, requests: int = 1000, **given: An
     model = str(shared["model"])
     values = {"batches": 1, "own_bytes": Decimal(300 * requests), "sample": SAMPLE, "history": BEFORE} | given
     return forecast(
-        Work(model=model, price=lambda usage: SHIPPED.cost(model, usage, DAY), requests=requests, shared=shared, **values)
+        Work(
+            model=model, price=lambda usage: SHIPPED.cost(model, usage, DAY), requests=requests, shared=shared, **values
+        )
     )
 
 
