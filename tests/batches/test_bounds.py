@@ -129,7 +129,7 @@ def test_a_processor_that_breaks_its_bounds_is_named_and_the_rest_is_processed(
             f"The processor of task 'wild', version 3, {words}. Mend it, then process the answer again."
         )
     assert desk.status(run_id).state == "finished"
-    assert desk.rows("SELECT * FROM steps") == []
+    assert desk.rows("SELECT * FROM steps WHERE step <> 'deliver'") == []  # the news of its end goes its own way
     audit(desk, sandbox)
 
 
