@@ -28,6 +28,7 @@ class SqlTableSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
 
     url: Secret = Field(
+        title="URL",
         description="The database's URL, such as postgresql://user:password@host/name, in an environment variable of "
         "the workers: write env:NAME.",
     )

@@ -25,7 +25,9 @@ class WebhookSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
 
-    url: str = Field(description="Where each part of the outputs is posted to: https, or http on this machine only.")
+    url: str = Field(
+        title="URL", description="Where each part of the outputs is posted to: https, or http on this machine only."
+    )
     secret: Secret = Field(
         description="What the posts are signed with (HMAC-SHA256), in an environment variable of the workers: write "
         "env:NAME.",
