@@ -110,7 +110,7 @@ def test_a_dataset_is_made_of_the_outputs_of_a_run(desk: DeskDriver, ann: Visito
 def test_a_file_refreshes_a_dataset_of_a_source_no_differently(desk: DeskDriver, ann: Visitor, folder: Path) -> None:
     start(ann, "docs.csv")
     desk.perform_due()
-    assert "With a file" in ann.open("/datasets/1/").text
+    assert "Refresh with a file" in ann.open("/datasets/1/").text
     assert ann.open("/datasets/1/refresh").status_code == 200
 
 
