@@ -64,6 +64,7 @@ def _init_pages(app: Flask) -> None:
     from webapp.admin.home import Home
     from webapp.admin.money import MoneyPage
     from webapp.admin.outputs import OutputsPage
+    from webapp.admin.plugins import PluginsPage
     from webapp.admin.requests import RequestsPage
     from webapp.admin.resending import ResubmissionsPage
     from webapp.admin.runs import RunsPage
@@ -85,6 +86,7 @@ def _init_pages(app: Flask) -> None:
         ResubmissionsPage(name="Resubmissions", endpoint="resubmissions", url="/resubmissions"),
         StraysPage(name="Strays", endpoint="strays", url="/strays"),
         CapsPage(name="Caps", endpoint="caps", url="/caps"),
+        PluginsPage(name="Plugins", endpoint="plugins", url="/plugins"),
         EventsPage(name="Events", endpoint="events", url="/events"),
         UsersPage(name="Users", endpoint="users", url="/users"),
         own := AccountPage(name="Account", endpoint="account", url="/account"),

@@ -1,6 +1,5 @@
-"""The form of a task's settings, or a sink's, drawn from its settings schema: a control for each, with words and faults
-beside it. Starting, rebuilding, schedules and destinations show it; what is typed is read by the schema and by nothing
-else.
+"""The form of the settings of a task, a sink or a plugin, drawn from their schema: a control for each, with words and faults
+beside it. Starting, rebuilding, schedules, destinations and plugins show it; what is typed is read by the schema alone.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from flask import abort, current_app, request
 from pydantic import BaseModel
@@ -164,6 +163,22 @@ class SettingsForm:
         control.errors = [*control.errors, own[:1].upper() + own[1:]]
 
 
+class Described(NamedTuple):
+    """A setting as it is told where nobody fills it in; `default` as people write it, None where one is needed."""
+
+    name: str
+    default: str | None
+    words: str
+
+
+def described(one: Configured[Any]) -> list[Described]:
+    """The settings of a task, a source, a sink or a plugin."""
+    return [
+        Described(name, None if info.is_required() else str(_written(_default(info))), info.description or "")
+        for name, info in one.Settings.model_fields.items()
+    ]
+
+
 def _given() -> bool:
     return any(name.startswith(PREFIX) for name in request.form)
 
@@ -216,6 +231,8 @@ def _control(schema: Mapping[str, Any], value: Any) -> Make | None:
 def _words(info: FieldInfo, schema: Mapping[str, Any]) -> str:
     """What a setting is for, and what it is if nobody says."""
     words = [info.description or ""]
+    if schema.get("format") == "secret":
+        words.append("A secret: write env:NAME, the name of an environment variable of the workers that holds it.")
     if schema.get("type") == "array":
         separated = "comma" not in words[0]
         words.append(f"{'Comma-separated, or' if separated else 'Or'} each on a line of its own.")

@@ -10,9 +10,10 @@ from typing import Any
 from sqlalchemy import Connection
 
 from webapp import db
-from webapp.batches.uploads import TARGET
+from webapp.batches import installs, uploads
 
 EVENTS = 30
+_TARGETS = {"upload_id": uploads.TARGET, "install_id": installs.TARGET}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class History:
 def of(tx: Connection, column: str, row_id: int, before: int | None) -> History:
     """The events of a row.
 
-    :param column: `run_id`, `batch_id` or `upload_id`.
+    :param column: `run_id`, `batch_id`, `schedule_id`, `upload_id` or `install_id`.
     :param before: events with smaller ids, or None for the latest.
     """
     found = db.rows(
@@ -45,8 +46,8 @@ def of(tx: Connection, column: str, row_id: int, before: int | None) -> History:
 
 def _whose(column: str) -> str:
     """The condition on events e of one row; binds :id."""
-    if column == "upload_id":
-        return f"e.target_kind = '{TARGET}' AND e.target = CAST(:id AS text)"
+    if column in _TARGETS:
+        return f"e.target_kind = '{_TARGETS[column]}' AND e.target = CAST(:id AS text)"
     return f"e.{column} = :id"
 
 

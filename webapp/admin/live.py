@@ -46,7 +46,7 @@ def _ids(name: str) -> list[int]:
 
 
 def _stamp(tx: Connection) -> int:
-    for column in ("run_id", "batch_id", "upload_id", "schedule_id"):
+    for column in ("run_id", "batch_id", "upload_id", "schedule_id", "install_id"):
         ids = _ids(f"stamp_{column}")
         if ids:
             return history.stamp(tx, column, ids[0])

@@ -20,11 +20,14 @@ from webapp.admin.headers import DOWNLOAD
 from webapp.batches import uploads
 from webapp.batches.derived import run_named
 from webapp.batches.states import UploadState
+from webapp.packages.wheels import MOST_BYTES
 from webapp.records.escapes import one_line
 from webapp.records.jsontext import dumps
 
 MOST_UPLOADED = 1_000_000_000  # bytes
 TAKE_FILES = frozenset({"datasets.new", "datasets.refresh"})
+TAKES_WHEELS = "plugins.install"
+MOST_WHEEL = MOST_BYTES + 100_000  # with what is sent around it
 ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".zip")
 HINTS = {
     ".xlsx": "Save the sheet as CSV UTF-8.",
@@ -47,6 +50,10 @@ def _room() -> None:
         if (request.content_length or 0) > MOST_UPLOADED:
             abort(413, f"A file may have {MOST_UPLOADED // 10**6:,} MB; cut it into several, and upload one by one.")
         request.max_content_length = MOST_UPLOADED
+    elif request.endpoint == TAKES_WHEELS:
+        if (request.content_length or 0) > MOST_WHEEL:
+            abort(413, f"A wheel may have {MOST_BYTES // 10**6:,} MB.")
+        request.max_content_length = MOST_WHEEL
 
 
 class UploadPages(Page):
