@@ -18,7 +18,7 @@ from webapp import db
 
 MOST = 50_000
 # What stands for the parts of an address; of several words the first does, and what is called an id is 1.
-PARTS = {"sha256": "00" * 32, "source_name": "sql_query", "verb": "cancel"}
+PARTS = {"sha256": "00" * 32, "source_name": "sql_query", "verb": "cancel", "plugin": "limits"}
 FILTERED = [
     "/requests/?run=1",
     "/requests/?run=2&newer=0",

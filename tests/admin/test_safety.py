@@ -32,6 +32,8 @@ IDS = {
     "user_id": "SELECT id FROM users",
     "schedule_id": "SELECT id FROM schedules",
     "destination_id": "SELECT id FROM destinations",
+    "plugin": "SELECT name FROM plugins UNION ALL SELECT 'limits'",
+    "install_id": "SELECT id FROM plugin_installs",
     "wish_id": "SELECT id FROM resubmissions",
     "cap_id": "SELECT id FROM caps",
     "price_id": "SELECT id FROM price_overrides",

@@ -6,6 +6,7 @@ from datetime import date
 from decimal import Decimal
 from typing import Any
 
+from support import plugin_wheels
 from support.desk import DeskDriver, documents
 from support.people import make_person
 from support.sandbox import Sandbox
@@ -66,6 +67,17 @@ TEXTS = (
     ("results", "error_message"),
     ("outputs", "reason"),
     ("outputs", "task_version"),
+    ("plugin_versions", "version"),
+    ("plugin_versions", "file_name"),
+    ("plugin_versions", "created_by"),
+    ("plugins", "changed_by"),
+    ("plugin_installs", "wanted"),
+    ("plugin_installs", "version"),
+    ("plugin_installs", "file_name"),
+    ("plugin_installs", "reason"),
+    ("plugin_installs", "traceback"),
+    ("plugin_installs", "created_by"),
+    ("plugin_installs", "confirmed_by"),
     ("steps", "error"),
     ("submissions", "error"),
     ("price_overrides", "note"),
@@ -104,6 +116,7 @@ def fill(desk: DeskDriver, sandbox: Sandbox) -> None:
         with db.transaction() as tx:
             overrides.add(tx, overrides.Wanted(model, date(2026, 1, 1), NEW_PRICE, "A letter."), actor="t")
     deliver(run_id)
+    plugin_wheels.keep("t")
     for role in ("viewer", None):
         make_person(role, f"{role}-filled")
 
@@ -138,6 +151,14 @@ def plant(words: str) -> None:
             "address = left(:words, 100), kind = CASE kind WHEN 'move' THEN kind ELSE 'note' END",
             words=stored,
         )
+        about = "json_build_object('summary', :words, 'author', :words, 'license', :words, 'requires', ARRAY[:words], "
+        about += (
+            "'hooks', ARRAY[:words], 'modules', ARRAY[:words], 'files', 1, 'size', 1, 'entry_points', ARRAY[]::text[])"
+        )
+        for table in ("plugin_versions", "plugin_installs"):
+            db.run(tx, f"UPDATE {table} SET about = {about}", words=stored)
+        said = "json_build_array(json_build_object('plugin', :words, 'source', :words, 'error', :words, 'traceback', :words))"
+        db.run(tx, f"UPDATE processes SET plugin_problems = {said}", words=stored)
         db.run(tx, "UPDATE strays SET custom_id = left(:words, 64), processing_status = left(:words, 64)", words=stored)
 
 

@@ -11,6 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from webapp import db
+from webapp.batches import installs, plugins
+from webapp.packages import wheels
+
 # A task that says which version of it has made the output.
 SOURCE = """
 from webapp.hooks import ModelSettings, Task, hookimpl
@@ -88,6 +92,20 @@ def unloaded(*modules: str) -> Iterator[None]:
 
 def file_name(version: str = "1.0", name: str = NAME) -> str:
     return f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
+
+
+def keep(actor: str) -> None:
+    """A plugin in two versions, disabled so that nobody loads it; one that waits for a person, one that was refused."""
+    with db.transaction() as tx:
+        for version in ("1.0", "1.1"):
+            plugins.put(tx, wheels.read(wheel(version), file_name(version)), [], actor=actor)
+        plugins.set_enabled(tx, NAME, False, actor=actor)
+        waiting = installs.ask(tx, f"{NAME}==1.2", None, actor=actor)
+        needy = wheel("1.2", requires=["pydantic>=2", "anyio"], metadata=["Author: Ann"])
+        installs.looked_into(tx, waiting, wheels.read(needy, file_name("1.2")), actor=actor)
+        broken = installs.ask(tx, file_name("1.3"), b"no wheel", actor=actor)
+        installs.refuse(tx, broken, "It cannot be installed: it is no zip file.", actor=actor, traceback="Traceback: 1")
+        db.run(tx, "DELETE FROM steps WHERE step = 'install'")
 
 
 def write(folder: Path, content: bytes, version: str = "1.0", name: str = NAME) -> Path:

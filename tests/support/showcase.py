@@ -14,7 +14,7 @@ from pathlib import Path
 
 from flask import Flask
 from PIL import Image as Picture
-from support import filling
+from support import filling, plugin_wheels
 from support.desk import DeskDriver, documents
 from support.filling import NEW_PRICE
 from support.people import make_person
@@ -72,6 +72,7 @@ def fill(desk: DeskDriver, sandbox: Sandbox, folder: Path) -> None:
         overrides.add(tx, overrides.Wanted("claude-new", date(2026, 1, 1), NEW_PRICE, "A letter."), actor="ann")
     _uploads(desk)
     _held(desk, sandbox)
+    plugin_wheels.keep("ann@example.com")
     hearts.beat("worker one", "worker")
     hearts.beat("clock one", "clock")
 
@@ -129,6 +130,9 @@ EXAMPLES: dict[str, Callable[[DeskDriver], object]] = {
     "dataset_id": lambda _: 1,
     "subject_id": lambda _: 1,
     "source_name": lambda _: "sql_query",
+    "plugin": lambda _: plugin_wheels.NAME,
+    "deed": lambda _: "rollback",
+    "install_id": one("SELECT id FROM plugin_installs WHERE state = 'waiting'"),
     "upload_id": one("SELECT id FROM uploads WHERE state = 'compared'"),
     "request_id": one(
         "SELECT r.id FROM requests r JOIN items i ON i.id = r.item_id JOIN subjects s ON s.id = i.subject_id "
@@ -141,7 +145,7 @@ SPECIAL: dict[str, Callable[[DeskDriver], str]] = {
         "<row:batch_id>", str(desk.scalar("SELECT id FROM batches WHERE state = 'submit_unknown'"))
     )
     for rule in ("/batches/<row:batch_id>/resend", "/batches/<row:batch_id>/abandon", "/batches/<row:batch_id>/adopt")
-}
+} | {"/plugins/<plugin>/settings": lambda _: "/plugins/limits/settings"}
 # Seen beside those that the rules give: the same pages in another state.
 MORE = (
     "/requests/?run=1&state=errored",
@@ -171,6 +175,10 @@ MORE = (
     "/money/prices/new?model=claude-haiku-5-5",
     "/destinations/new?sink=sql_table",
     "/destinations/2/",
+    "/plugins/classify/",
+    "/plugins/limits/",
+    "/plugins/batchdesk-stamp/remove",
+    "/plugins/installs/2/",
     "/no/such/page",
 )
 

@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 from webapp import db
 from webapp.admin.forms import Described, described, registry
 from webapp.batches import configuring, plugin_queries, plugins
+from webapp.batches.desk import Desk
 from webapp.batches.plugin_queries import Agreement, Health
 from webapp.errors import BatchdeskError
 from webapp.hooks import PluginInfo, PluginProblem, Task
@@ -41,6 +42,7 @@ class State(StrEnum):
     ON = "on"
     DISABLED = "disabled"
     LEFT_OUT = "left out"
+    NOT_LOADED = "not loaded"  # not yet, or in safe mode
     REMOVED = "removed"
 
 
@@ -71,7 +73,9 @@ class Shown:
             return State.REMOVED
         if self.disabled is not None or (self.row is not None and not self.row.enabled):
             return State.DISABLED
-        return State.ON if self.infos else State.LEFT_OUT
+        if self.infos:
+            return State.ON
+        return State.LEFT_OUT if self.problems else State.NOT_LOADED
 
     @property
     def brings(self) -> list[tuple[str, list[str]]]:
@@ -132,10 +136,13 @@ def listed(tx: Connection) -> list[Shown]:
         if one.version_id is None
     ]
     there = {one.name for one in found if one.kind != Kind.INSTALLED}
+    disabled = {row.name: row for row in plugin_queries.disabled(tx)}
+    # Those that are not loaded yet, or not in safe mode, are known by their names alone.
+    others = desk().loader.environment() if not there else set()
     found += [
-        Shown(row.name, *_of_environment(row.name, ""), disabled=row)
-        for row in plugin_queries.disabled(tx)
-        if row.name not in there
+        Shown(name, *_of_environment(name, ""), disabled=disabled.get(name))
+        for name in sorted(disabled.keys() | others)
+        if name not in there
     ]
     return found
 
@@ -146,7 +153,10 @@ def find(tx: Connection, name: str) -> Shown | None:
         if one.name == name:
             return one
     former = plugin_queries.versions(tx, name)
-    return Shown(name, Kind.INSTALLED, former[0].version, "", removed=True) if former else None
+    if former:
+        return Shown(name, Kind.INSTALLED, former[0].version, "", removed=True)
+    # One that was enabled just now may not be loaded here yet.
+    return Shown(name, *_of_environment(name, "")) if name in desk().loader.environment() else None
 
 
 def left_out(agreement: Agreement) -> list[LeftOut]:
@@ -297,6 +307,7 @@ def _written(value: Any, one: Described) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def settings_of_installation() -> Any:
-    """The settings of this installation."""
-    return current_app.extensions["batchdesk"].settings
+def desk() -> Desk:
+    """What this process works with."""
+    found: Desk = current_app.extensions["batchdesk"]
+    return found

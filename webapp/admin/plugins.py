@@ -12,7 +12,7 @@ from flask.typing import ResponseReturnValue
 from sqlalchemy import Connection
 
 from webapp import plugin_wishes, wishes
-from webapp.admin import history, pluginlists
+from webapp.admin import history, pluginlists, takingup
 from webapp.admin.access import actor, manages
 from webapp.admin.forms import SettingsForm, registry
 from webapp.admin.frame import Page, act, back_to, expose, reading
@@ -47,10 +47,10 @@ class PluginsPage(Page):
             **_ways(),
         )
 
-    @expose("/<name>/")
-    def details(self, name: str) -> ResponseReturnValue:
+    @expose("/<plugin>/")
+    def details(self, plugin: str) -> ResponseReturnValue:
         tx = reading()
-        shown = _find(tx, name)
+        shown = _find(tx, plugin)
         return self.render(
             "desk/plugin.html",
             shown=shown,
@@ -69,7 +69,7 @@ class PluginsPage(Page):
         if info.settings is None or not info.settings.Settings.model_fields:
             abort(404, f"The plugin {one_line(plugin, 80)} has no settings of its own.")
         tx = reading()
-        back = url_for(".details", name=_owner(tx, plugin))
+        back = url_for(".details", plugin=_owner(tx, plugin))
         form = SettingsForm.of(info.settings, configuring.stored(tx, plugin))
         if request.method == "POST" and form.parse() is not None:
             try:
@@ -81,24 +81,31 @@ class PluginsPage(Page):
                 return redirect(back, 303)
         return self.render("desk/plugin_settings.html", info=info, form=form, back=back)
 
-    @expose("/<name>/enable", methods=("POST",))
+    @expose("/<plugin>/enable", methods=("POST",))
     @manages
-    def enable(self, name: str) -> ResponseReturnValue:
+    def enable(self, plugin: str) -> ResponseReturnValue:
         def deed() -> str:
-            plugin_wishes.ask_plugin_enabled(name, True, actor=actor())
-            return f"{name} is enabled: every process takes it up within seconds."
+            plugin_wishes.ask_plugin_enabled(plugin, True, actor=actor())
+            takingup.look_again()
+            return f"{plugin} is enabled: every process takes it up within seconds."
 
-        return act(back_to(url_for(".details", name=name)), deed)
+        return act(back_to(url_for(".details", plugin=plugin)), deed)
 
-    @expose("/<name>/<any(disable, rollback, remove):deed>", methods=("GET", "POST"))
+    @expose("/<plugin>/<any(disable, rollback, remove):deed>", methods=("GET", "POST"))
     @manages
-    def ask(self, name: str, deed: str) -> ResponseReturnValue:
+    def ask(self, plugin: str, deed: str) -> ResponseReturnValue:
         """Ask, then do: keep a plugin from new work, go back to the version before, take it away."""
-        here = url_for(".details", name=name)
+        here = url_for(".details", plugin=plugin)
         if request.method == "POST":
-            return act(here, lambda: _do(name, deed))
+
+            def done() -> str:
+                told = _do(plugin, deed)
+                takingup.look_again()
+                return told
+
+            return act(here, done)
         tx = reading()
-        shown = _find(tx, name)
+        shown = _find(tx, plugin)
         fault = _cannot(shown, deed)
         if fault:
             flash(fault, "error")
@@ -107,7 +114,7 @@ class PluginsPage(Page):
             "desk/plugin_confirm.html",
             shown=shown,
             deed=deed,
-            runs=plugins.unfinished(tx, name) if shown.row is not None else [],
+            runs=plugins.unfinished(tx, plugin) if shown.row is not None else [],
             named=plugins.runs_named,
             back=here,
         )
@@ -168,7 +175,7 @@ class PluginsPage(Page):
 def _ways() -> dict[str, Any]:
     """What every page of plugins says of this installation."""
     way = plugin_wishes.may_install()
-    safe_mode = pluginlists.settings_of_installation().safe_mode
+    safe_mode = pluginlists.desk().settings.safe_mode
     return {"here": way == PluginInstall.WEB, "how": HOW.get(way), "safe_mode": safe_mode, "State": State, "Kind": Kind}
 
 

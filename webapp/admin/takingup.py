@@ -58,6 +58,12 @@ class Taking:
         self.heart.beat()
 
 
+def look_again() -> None:
+    """Look before the next request in any case: who has just changed the set is to see it changed."""
+    taking: Taking = current_app.extensions["batchdesk.takingup"]
+    taking.looked = None
+
+
 def init_app(app: Flask) -> None:
     """Put the look before every request."""
     taking = app.extensions["batchdesk.takingup"] = Taking()
