@@ -74,10 +74,11 @@ def sign_in(page: Page, base: str, email: str, password: str = PASSWORD) -> None
 
 
 @contextmanager
-def served(settings: Settings, log: Path) -> Iterator[str]:
+def served(settings: Settings, log: Path, **more: str) -> Iterator[str]:
     """The dashboard by gunicorn, in a process of its own; its address.
 
     :param log: where its output goes; shown when it does not start.
+    :param more: variables of its environment.
     """
     with socket.create_server(("127.0.0.1", 0)) as listener, log.open("wb") as output:
         command = [sys.executable, "-m", "gunicorn", "--no-control-socket", "--worker-class", "gthread"]
@@ -93,7 +94,7 @@ def served(settings: Settings, log: Path) -> Iterator[str]:
         process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env=environment(settings),
+            env=environment(settings) | more,
             pass_fds=[listener.fileno()],
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -151,22 +151,29 @@ def plant(words: str) -> None:
             "address = left(:words, 100), kind = CASE kind WHEN 'move' THEN kind ELSE 'note' END",
             words=stored,
         )
-        about = "json_build_object('summary', :words, 'author', :words, 'license', :words, 'requires', ARRAY[:words], "
-        about += (
-            "'hooks', ARRAY[:words], 'modules', ARRAY[:words], 'files', 1, 'size', 1, 'entry_points', ARRAY[]::text[])"
+        about = (
+            "json_build_object('summary', w, 'author', w, 'license', w, 'requires', ARRAY[w], 'hooks', ARRAY[w], "
+            "'modules', ARRAY[w], 'entry_points', ARRAY[]::text[], 'files', 1, 'size', 1)"
         )
-        for table in ("plugin_versions", "plugin_installs"):
-            db.run(tx, f"UPDATE {table} SET about = {about}", words=stored)
-        said = "json_build_array(json_build_object('plugin', :words, 'source', :words, 'error', :words, 'traceback', :words))"
-        db.run(tx, f"UPDATE processes SET plugin_problems = {said}", words=stored)
+        said = "json_build_array(json_build_object('plugin', w, 'source', w, 'error', w, 'traceback', w))"
+        for table, column, value in (
+            ("plugin_versions", "about", about),
+            ("plugin_installs", "about", about),
+            ("processes", "plugin_problems", said),
+        ):
+            db.run(tx, f"UPDATE {table} SET {column} = {value} FROM (SELECT CAST(:words AS text)) v (w)", words=stored)
         db.run(tx, "UPDATE strays SET custom_id = left(:words, 64), processing_status = left(:words, 64)", words=stored)
 
 
 def contents() -> dict[str, tuple[Any, ...]]:
-    """What stands in each table: the count of rows, and a sum over the versions of all of them."""
+    """What stands in each table but the heartbeats: the count of rows, and a sum over the versions of all of them."""
     found = {}
     with db.transaction() as tx:
-        for name in db.rows(tx, "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1"):
+        for name in db.rows(
+            tx,
+            # Heartbeats are of the processes, and nobody's deed.
+            "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'processes' ORDER BY 1",
+        ):
             sums = db.row(tx, f"SELECT count(*), sum(hashtextextended(ctid::text || xmin::text, 0)) FROM {name[0]}")
             found[name[0]] = tuple(sums)
     return found
