@@ -22,6 +22,8 @@ from support.people import make_person
 from support.sandbox import SandboxProcess
 from support.showcase import Address, addresses, fill
 
+from webapp.settings import PluginInstall
+
 pytestmark = pytest.mark.browser
 
 PICTURES = os.environ.get("SCREENSHOTS")
@@ -34,7 +36,8 @@ MOST_TABS = 400
 @pytest.fixture
 def pages(app: Flask, desk: DeskDriver, sandbox: SandboxProcess, tmp_path: Path) -> Iterator[tuple[str, list[Address]]]:
     """The address of a filled dashboard, and all its pages."""
-    settings = app.extensions["batchdesk"].settings  # as they were given; filling changes some
+    given = app.extensions["batchdesk"].settings  # before filling changes some
+    settings = given.model_copy(update={"plugin_install": PluginInstall.WEB})
     fill(desk, sandbox, tmp_path / "images")
     with served(settings, tmp_path / "web.log") as dashboard:
         yield dashboard, list(addresses(app, desk))

@@ -51,7 +51,7 @@ def test_a_wheel_is_installed_and_removed(page: Page, dashboard: str, desk: Desk
     expect(page.get_by_text("the plugins as they are now (set 1)")).to_be_visible()
     page.get_by_role("link", name="Go to the plugin").click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("on")
-    expect(page.get_by_role("heading", name="Stamp")).to_be_visible()
+    expect(page.get_by_role("heading", name="task Stamp")).to_be_visible()
 
     page.get_by_role("link", name="Remove").click()
     page.get_by_role("button", name="Remove").click()

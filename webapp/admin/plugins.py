@@ -109,7 +109,7 @@ class PluginsPage(Page):
         fault = _cannot(shown, deed)
         if fault:
             flash(fault, "error")
-            return redirect(here, 303)
+            return redirect(here)
         return self.render(
             "desk/plugin_confirm.html",
             shown=shown,
