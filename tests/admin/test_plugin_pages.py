@@ -112,6 +112,7 @@ def test_a_wheel_is_looked_into_confirmed_and_then_there(admin: Visitor, viewer:
     said = words(viewer.get(PAGE))
     assert f"1.0 in use just now by admin@desk.example runs {run_id} {sha256}" in said
     assert "Version 1.0 installed (sha256" in said and "1 run of late; none of 3 answers no use." in said
+    assert f"{NAME} on" in words(viewer.get("/plugins/stamping/")), "found by either name"
     assert PAGE in viewer.get("/events/") and at in viewer.get("/events/")
 
 
@@ -206,6 +207,8 @@ def test_where_the_dashboard_does_not_install_it_says_how_it_is_done(
     waiting = upload(admin, wheel("1.1"), "1.1")
     desk.perform_due()
     desk.change(plugin_install=way)
+    desk.desk.take_up()
+    assert ("It is not loaded. Installing plugins is off" in words(admin.get(PAGE))) == (way == PluginInstall.OFF)
     page = admin.get("/plugins/")
     assert told in words(page) and f'"{INSTALL}"' not in page
     page = admin.get(INSTALL)

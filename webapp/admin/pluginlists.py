@@ -149,8 +149,12 @@ def listed(tx: Connection) -> list[Shown]:
 
 def find(tx: Connection, name: str) -> Shown | None:
     """One plugin; also one that was installed once and is removed."""
-    for one in listed(tx):
+    found = listed(tx)
+    for one in found:
         if one.name == name:
+            return one
+    for one in found:
+        if name in (info.name for info in one.infos):  # as events of its settings name it
             return one
     former = plugin_queries.versions(tx, name)
     if former:

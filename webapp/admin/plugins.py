@@ -176,7 +176,14 @@ def _ways() -> dict[str, Any]:
     """What every page of plugins says of this installation."""
     way = plugin_wishes.may_install()
     safe_mode = pluginlists.desk().settings.safe_mode
-    return {"here": way == PluginInstall.WEB, "how": HOW.get(way), "safe_mode": safe_mode, "State": State, "Kind": Kind}
+    return {
+        "here": way == PluginInstall.WEB,
+        "how": HOW.get(way),
+        "off": way == PluginInstall.OFF,
+        "safe_mode": safe_mode,
+        "State": State,
+        "Kind": Kind,
+    }
 
 
 def _find(tx: Connection, name: str) -> Shown:
