@@ -1,5 +1,6 @@
-"""The form of the settings of a task, a sink or a plugin, drawn from their schema: a control for each, with words and faults
-beside it. Starting, rebuilding, schedules, destinations and plugins show it; what is typed is read by the schema alone.
+"""The form of the settings of a task, a sink or a plugin, drawn from their schema: a control for each, with words and
+faults beside it. Starting, rebuilding, schedules, destinations and plugins show it; what is typed is read by the schema
+alone.
 """
 
 from __future__ import annotations
