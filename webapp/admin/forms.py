@@ -170,12 +170,19 @@ class Described(NamedTuple):
     name: str
     default: str | None
     words: str
+    secret: bool = False
 
 
 def described(one: Configured[Any]) -> list[Described]:
     """The settings of a task, a source, a sink or a plugin."""
+    schema = _schema(one)
     return [
-        Described(name, None if info.is_required() else str(_written(_default(info))), info.description or "")
+        Described(
+            name,
+            None if info.is_required() else str(_written(_default(info))),
+            info.description or "",
+            secret=schema.get(name, {}).get("format") == "secret",
+        )
         for name, info in one.Settings.model_fields.items()
     ]
 

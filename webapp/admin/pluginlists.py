@@ -308,6 +308,8 @@ def _written(value: Any, one: Described) -> str:
     """A stored value in words; the default where none is stored."""
     if value is None:
         return one.default or ""
+    if one.secret and not str(value).startswith("env:"):
+        return "not shown, for it may be the secret itself"
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
