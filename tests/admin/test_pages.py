@@ -237,7 +237,7 @@ def test_home_names_alarms_until_they_are_over(operator: Visitor, desk: DeskDriv
     assert "In 3 days the API no longer has the results" in page
 
     desk.execute("UPDATE batches SET state_since = now() - interval '30 days', api_created_at = now()")
-    desk.bill("1")
+    desk.execute("UPDATE runs SET state_since = now() - interval '30 days'")
     assert "Needs a person" not in operator.get("/")
 
 

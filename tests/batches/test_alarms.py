@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import pytest
 from support.desk import DeskDriver, documents
 from support.sandbox import Sandbox
@@ -136,3 +138,54 @@ def test_a_run_without_answers_costs_nothing_and_is_no_alarm_of_cost(desk: DeskD
     sandbox.configure(invalid_share=1)
     desk.run(documents(2))
     assert "no cost" not in [alarm.kind for alarm in raised()]
+
+
+# -- a cost far from the estimate ----------------------------------------------------------------------------------
+
+
+def estimated(desk: DeskDriver, low: str, high: str) -> None:
+    desk.execute("UPDATE run_estimates SET low_usd = CAST(:low AS numeric), high_usd = :high", low=low, high=high)
+
+
+def test_a_cost_far_from_what_was_estimated_is_an_alarm(desk: DeskDriver) -> None:
+    run_id = desk.run(documents(4))
+    desk.bill("0.5")  # two dollars in all
+    for low, high, is_far in (
+        ("1", "2", False),
+        ("0.5", "1", False),
+        ("0.3", "0.99", True),
+        ("4", "5", False),
+        ("4.02", "5", True),
+    ):
+        estimated(desk, low, high)
+        found = raised()
+        assert [(alarm.kind, alarm.run_id, alarm.batch_id) for alarm in found] == [("cost", run_id, None)] * is_far
+        if is_far:
+            assert f"all of them cost $2.00, where ${Decimal(low):,.2f} to ${Decimal(high):,.2f}" in found[0].words
+    desk.execute("UPDATE accounts SET sandbox = true")
+    assert raised() == []
+
+
+def test_what_is_far_is_told_while_the_run_goes_on_and_no_fraction_of_a_cent_is_far(desk: DeskDriver) -> None:
+    desk.run(documents(4))
+    desk.bill("0.5")
+    estimated(desk, "0.1", "0.2")
+    desk.execute("UPDATE run_estimates SET requests = 1000")
+    assert raised() == [], "four of a thousand say little"
+    desk.execute("UPDATE ledger_tallies SET lines = 20, cost_usd = 2")
+    (alarm,) = raised()
+    assert "all of them cost $100.00" in alarm.words
+    desk.execute("UPDATE ledger_tallies SET unpriced = 1")
+    assert raised() == []
+    desk.execute("UPDATE ledger_tallies SET unpriced = 0, cost_usd = 0.0001, sync_cost_usd = 0.0002")
+    estimated(desk, "0.0001", "0.0002")
+    assert raised() == []
+
+
+def test_a_run_without_an_estimate_or_a_price_is_far_from_nothing(desk: DeskDriver) -> None:
+    desk.run(documents(4))
+    desk.bill("0.5")
+    desk.execute("UPDATE run_estimates SET low_usd = NULL, high_usd = NULL")
+    assert raised() == []
+    desk.execute("DELETE FROM run_estimates")
+    assert raised() == []

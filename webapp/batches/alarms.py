@@ -1,11 +1,12 @@
 """What a person should look at though no step is stuck: results about to vanish, batches of which nothing came,
-answers that cost nothing, schedules that were stopped, deliveries that were given up. The home page and `doctor` ask;
-reads only.
+answers that cost nothing or far from what was estimated, schedules that were stopped, deliveries that were given up.
+The home page and `doctor` ask; reads only.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import Connection
@@ -17,6 +18,9 @@ from webapp.batches.deliveries import whither
 WARN_DAYS = 7  # before results vanish: a batch ends within a day, so one this old has been in trouble for long
 RECENT_DAYS = 7  # what ended before that is history
 MOST = 10
+ENOUGH = 20  # answers of a run by which it is told what all of them will cost
+FAR = 2  # times the top of an estimate, or the bottom by so much
+CENT = Decimal("0.01")  # what it is off by at the least
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,14 @@ class Alarm:
 
 def alarms(tx: Connection) -> list[Alarm]:
     """All alarms there are, at most `MOST` of each kind."""
-    return [*_vanishing(tx), *_all_failed(tx), *_free(tx), *_stopped_schedules(tx), *_not_delivered(tx)]
+    return [
+        *_vanishing(tx),
+        *_all_failed(tx),
+        *_free(tx),
+        *_far_off(tx),
+        *_stopped_schedules(tx),
+        *_not_delivered(tx),
+    ]
 
 
 def _vanishing(tx: Connection) -> list[Alarm]:
@@ -139,6 +150,46 @@ def _free(tx: Connection) -> list[Alarm]:
             f"{run.answers:,} answers came{'' if run.batches == run.all else f' in {run.batches:,} of its batches'}, "
             "and all of them together cost nothing. They are billed somewhere.",
             "Compare the Prices page and the run's answers with the account's bill.",
+        )
+        for run in found
+    ]
+
+
+def _far_off(tx: Connection) -> list[Alarm]:
+    """Runs of late whose answers cost far more or less than was estimated before they were sent, second ones apart.
+    Nobody pays for those of the sandbox.
+    """
+    found = db.rows(
+        tx,
+        """
+        SELECT run_id, low_usd, high_usd, whole FROM (
+            SELECT e.run_id, e.low_usd, e.high_usd, billed.cost / billed.answers * e.requests AS whole
+            FROM runs r JOIN run_estimates e ON e.run_id = r.id CROSS JOIN LATERAL (
+                SELECT sum(t.cost_usd - t.duplicate_cost_usd) AS cost, sum(t.lines - t.duplicates) AS answers,
+                       sum(t.unpriced) AS unpriced
+                FROM ledger_tallies t JOIN accounts a ON a.id = t.account_id AND NOT a.sandbox WHERE t.run_id = r.id
+            ) AS billed
+            WHERE r.state_since > now() - make_interval(days => :recent) AND e.high_usd IS NOT NULL
+              AND billed.unpriced = 0 AND billed.answers >= greatest(least(:enough, e.requests), 1)
+        ) AS priced
+        WHERE (whole > :far * high_usd AND whole - high_usd >= :cent)
+           OR (whole < low_usd / :far AND low_usd - whole >= :cent)
+        ORDER BY run_id DESC LIMIT :most
+        """,
+        recent=RECENT_DAYS,
+        enough=ENOUGH,
+        far=FAR,
+        cent=CENT,
+        most=MOST,
+    )
+    return [
+        Alarm(
+            "cost",
+            run.run_id,
+            None,
+            f"By what its answers cost so far, all of them cost ${run.whole:,.2f}, where ${run.low_usd:,.2f} to "
+            f"${run.high_usd:,.2f} were estimated.",
+            "Look at some answers and at its settings; pause it if it goes on.",
         )
         for run in found
     ]
