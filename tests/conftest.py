@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import pytest
 from flask import Flask
+from hypothesis import HealthCheck, settings
 from support.browser import chromium, page  # noqa: F401 - fixtures, of which a process can have but one
 from support.desk import DeskDriver, make_settings
 from support.sandbox import Sandbox, SandboxThread
@@ -17,6 +18,11 @@ from support.services import create_database, drop_database, start_services
 
 from webapp import create_app
 from webapp.local import Services
+
+# How long an example takes is the machine's affair. Where CI is set, Hypothesis has loaded its own profile, which says so.
+if "CI" not in os.environ:
+    settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("busy machine")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -31,7 +31,7 @@ from webapp import create_app, db, jobs
 from webapp.batches.ingestion import UNPROVABLE
 from webapp.local import Services
 
-PATIENCE = 20.0
+PATIENCE = 100.0  # seconds; machines that play rounds are slow and busy
 TABLE_URL = "CHAOS_TABLE_URL"  # where workers find the table that outputs are delivered to
 TAKEN_FROM = "BATCHDESK_FILES"  # a folder of the household's own, for imports from the source `files`
 SETTINGS = {
