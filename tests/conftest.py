@@ -19,7 +19,7 @@ from support.services import create_database, drop_database, start_services
 from webapp import create_app
 from webapp.local import Services
 
-# How long an example takes is the machine's affair. Where CI is set, Hypothesis has loaded its own profile, which says so.
+# How long an example takes is the machine's affair. Where CI is set, Hypothesis' own profile says so.
 if "CI" not in os.environ:
     settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("busy machine")
