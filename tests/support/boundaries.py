@@ -94,9 +94,9 @@ class _Watched:
         if not callable(verb):
             return verb
 
-        def call(*arguments: Any) -> Any:
+        def call(*arguments: Any, **named: Any) -> Any:
             self._passed()
-            answer = verb(*arguments)
+            answer = verb(*arguments, **named)
             self._passed()
             return answer
 

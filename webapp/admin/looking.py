@@ -280,21 +280,25 @@ def _jump(tx: Connection, batches: list[int], start: int, *, up: bool) -> int | 
     A batch that lies wholly beyond `start` tells it by where it begins; only one that `start` falls into is looked at.
     """
     way, back, order, near, far = (">", "<=", "ASC", "first", "last") if up else ("<", ">=", "DESC", "last", "first")
+    low, high = (start + 1, LAST) if up else (0, start - 1)
     found: int | None = db.scalar(
         tx,
         f"""
         SELECT {"min" if up else "max"}(next.id) FROM batches b CROSS JOIN LATERAL (
             SELECT b.{near}_request_id AS id WHERE b.{near}_request_id {way} :start
             UNION ALL
-            (SELECT r.id FROM requests r WHERE r.batch_id = b.id AND r.id {way} :start
+            -- In the order of the index by batch: whoever may choose another one walks through those of other batches.
+            (SELECT r.id FROM requests r WHERE (r.batch_id, r.id) BETWEEN (b.id, :low) AND (b.id, :high)
              AND (b.{near}_request_id IS NULL
                   OR (b.{near}_request_id {back} :start AND b.{far}_request_id {way} :start))
-             ORDER BY r.id {order} LIMIT 1)
+             ORDER BY r.batch_id {order}, r.id {order} LIMIT 1)
         ) AS next
         WHERE b.id = ANY(:batches)
         """,  # noqa: S608 - likewise
         batches=batches,
         start=start,
+        low=low,
+        high=high,
     )
     return found
 

@@ -19,6 +19,7 @@ from webapp.batches.models import Item, Output, Request
 CAUSE = 240  # characters that tell one cause from another
 MOST_READ = 4_000  # failures that are put into groups; five rows are read for each
 MOST_SHOWN = 20  # groups
+LAST = 2**63 - 1  # id
 
 # Nothing of what succeeds stands in them.
 Index("ix_requests_failed", Request.id, postgresql_where=text("failure_class IS NOT NULL"))
@@ -67,8 +68,12 @@ def of_batch(tx: Connection, batch_id: int) -> Causes:
         tx,
         f"""
         WITH mine AS MATERIALIZED (
-            SELECT b.run_id, (SELECT min(id) FROM requests WHERE batch_id = b.id) AS first,
-                   (SELECT max(id) FROM requests WHERE batch_id = b.id) AS last FROM batches b WHERE b.id = :id
+            -- In the order of the index by batch, where a batch does not note its ids.
+            SELECT b.run_id, coalesce(b.first_request_id, (SELECT id FROM requests WHERE (batch_id, id)
+                       BETWEEN (b.id, 0) AND (b.id, {LAST}) ORDER BY batch_id, id LIMIT 1)) AS first,
+                   coalesce(b.last_request_id, (SELECT id FROM requests WHERE (batch_id, id)
+                       BETWEEN (b.id, 0) AND (b.id, {LAST}) ORDER BY batch_id DESC, id DESC LIMIT 1)) AS last
+            FROM batches b WHERE b.id = :id
         )
         SELECT r.id, CASE WHEN i.attempts = r.attempt AND {GOES_AGAIN} THEN 'retrying'
                           ELSE coalesce(r.failure_class, 'output') END AS failure_class,
