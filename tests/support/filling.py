@@ -13,7 +13,7 @@ from support.sandbox import Sandbox
 from support.unknown import stranger, unknown
 from support.uploading import Uploads
 
-from webapp import cap_wishes, db, delivery_wishes, source_wishes, wishes
+from webapp import cap_wishes, db, delivery_wishes, hearts, source_wishes, wishes
 from webapp.batches.caps import Scope
 from webapp.batches.naming import new_token
 from webapp.batches.reprocessing import Which
@@ -133,8 +133,9 @@ def deliver(run_id: int) -> None:
 
 
 def plant(words: str) -> None:
-    """Put words into all that text."""
+    """Put words into all that text, and into what another process could not load: nobody else writes for that one."""
     stored = storable(words)
+    hearts.beat("worker filled", "worker", None, [dict.fromkeys(("plugin", "source", "error", "traceback"), stored)])
     with db.transaction() as tx:
         for table, column in TEXTS:
             db.run(tx, f"UPDATE {table} SET {column} = :words", words=stored)
@@ -155,13 +156,8 @@ def plant(words: str) -> None:
             "json_build_object('summary', w, 'author', w, 'license', w, 'requires', ARRAY[w], 'hooks', ARRAY[w], "
             "'modules', ARRAY[w], 'entry_points', ARRAY[]::text[], 'files', 1, 'size', 1)"
         )
-        said = "json_build_array(json_build_object('plugin', w, 'source', w, 'error', w, 'traceback', w))"
-        for table, column, value in (
-            ("plugin_versions", "about", about),
-            ("plugin_installs", "about", about),
-            ("processes", "plugin_problems", said),
-        ):
-            db.run(tx, f"UPDATE {table} SET {column} = {value} FROM (SELECT CAST(:words AS text)) v (w)", words=stored)
+        for table in ("plugin_versions", "plugin_installs"):
+            db.run(tx, f"UPDATE {table} SET about = {about} FROM (SELECT CAST(:words AS text)) v (w)", words=stored)
         db.run(tx, "UPDATE strays SET custom_id = left(:words, 64), processing_status = left(:words, 64)", words=stored)
 
 
