@@ -7,6 +7,7 @@ from typing import Any
 
 import anthropic
 import pytest
+from support.installation import until
 from support.sandbox import Sandbox
 from support.sandbox_calls import call, create, requests, run_batch
 
@@ -167,13 +168,15 @@ def test_a_body_cut_short_by_its_client_leaves_nothing(sandbox: Sandbox) -> None
     from urllib.parse import urlsplit
 
     where = urlsplit(sandbox.url)
+
+    def uploads() -> list[str]:
+        return sorted(path.suffix for path in (sandbox.folder / "uploads").iterdir())
+
     with socket.create_connection((where.hostname or "", where.port or 0)) as connection:
         head = "POST /v1/messages/batches HTTP/1.1\r\nHost: x\r\nx-api-key: k\r\nanthropic-version: 2023-06-01\r\n"
         connection.sendall(f"{head}Content-Length: 1000\r\n\r\n".encode() + b'{"requests": [')
-    deadline = time.monotonic() + 10
-    while list((sandbox.folder / "uploads").iterdir()) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert list((sandbox.folder / "uploads").iterdir()) == []
+        until(lambda: uploads() == [".body", ".ids", ".index"], "the body is being read")
+    until(lambda: not uploads(), "its files are gone")
     assert sandbox.accepted() == []
 
 
