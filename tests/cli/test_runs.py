@@ -8,12 +8,18 @@ import json
 import pytest
 from support.command_line import CommandLine
 from support.desk import DeskDriver, documents
+from support.installation import until
 from support.sandbox import Sandbox
 
 pytestmark = pytest.mark.usefixtures("worker")
 
 KEYS = ["run", "requests", "succeeded", "errored", "canceled", "expired", "missing", "stopped", "invalid"]
 COLUMNS = ["key", "status", "output", "error", "custom_id", "attempts"]
+
+
+def at_the_api(desk: DeskDriver) -> None:
+    """Wait until the batch of a run is there: whoever stops waiting may do so before it is planned."""
+    until(lambda: "in_progress" in desk.states(), "its batch is at the API")
 
 
 @pytest.mark.parametrize(
@@ -25,9 +31,10 @@ def test_an_unknown_run_is_bad_usage(line: CommandLine, command: list[str]) -> N
     assert "There is no run 77." in done.err
 
 
-def test_a_run_is_paused_and_resumed(line: CommandLine, sandbox: Sandbox) -> None:
+def test_a_run_is_paused_and_resumed(line: CommandLine, desk: DeskDriver, sandbox: Sandbox) -> None:
     sandbox.configure(delay=3600)
-    assert line.classify(line.write("docs.jsonl", *documents(3)), "--timeout", "2").status == 4
+    assert line.classify(line.write("docs.jsonl", *documents(3)), "--timeout", "0.3").status == 4
+    at_the_api(desk)
     paused = line("pause", "1")
     assert (paused.status, paused.out) == (0, "")
     assert "batchdesk resume 1" in paused.err
@@ -118,12 +125,13 @@ def test_fields_may_have_other_names_and_names_may_be_anything(line: CommandLine
     assert [one["key"] for one in line.lines("it's 😀.jsonl")] == ["😀 \"x'"]
 
 
-def test_a_timeout_leaves_the_run(line: CommandLine, sandbox: Sandbox) -> None:
-    sandbox.configure(delay=1000)
+def test_a_timeout_leaves_the_run(line: CommandLine, desk: DeskDriver, sandbox: Sandbox) -> None:
+    sandbox.configure(delay=1000, cancel_delay=1000)
     done = line.classify(line.write("docs.jsonl", *documents(3)), "--timeout", "0.3", "--json", "--out", "out.jsonl")
     assert done.status == 4 and "the time is over" in done.err and "batchdesk status 1" in done.err
     assert done.summary["requests"] == 3 and done.summary["succeeded"] == 0
     assert not (line.folder / "out.jsonl").exists()
+    at_the_api(desk)
     cancelled = line("cancel", "1")
     assert cancelled.status == 0, cancelled.err
     assert line("resubmit", "1", "--timeout", "0.1").status == 4, "the API is still ending it"
