@@ -46,6 +46,7 @@ class Guard:
         self.folder = folder
         folder.mkdir()
         shutil.copy(PLUGINS / "classify.py", folder)
+        shutil.copytree(PLUGINS / "prompts", folder / "prompts")
         desk.use_plugin(folder, GUARD)
 
     def does(self, code: str) -> None:
