@@ -92,9 +92,12 @@ def test_what_is_not_there_is_not_found(ann: Visitor, desk: DeskDriver) -> None:
     assert ann.open("/datasets/sources/nonsense").status_code == 404
     assert ann.open("/datasets/sources/files?dataset=99").status_code == 404
     assert ann.open("/datasets/sources/files?dataset=x").status_code == 200
-    assert ann.send("/datasets/99/source", token=new_token()).status_code == 404
-    assert ann.send("/datasets/of-run/99", token=new_token()).status_code == 404
-    assert ann.send("/datasets/1/source").status_code == 400
+    for path in ("/datasets/99/source", "/datasets/of-run/99"):
+        assert ann.send(path, token=new_token()).status_code == 404
+        assert ann.send(path).status_code == 404, "what is not there comes before what the form lacks"
+    run_id = desk.start(documents(1))
+    for path in ("/datasets/1/source", f"/datasets/of-run/{run_id}"):
+        assert ann.send(path).status_code == 400, "it is there, and the form lacks its token"
 
 
 def test_a_dataset_is_made_of_the_outputs_of_a_run(desk: DeskDriver, ann: Visitor) -> None:

@@ -69,6 +69,7 @@ class SourcePages(Page):
     @expose("/<row:dataset_id>/source", methods=("POST",))
     def refresh_from_source(self, dataset_id: int) -> ResponseReturnValue:
         """Compare a dataset with what its source gives now; nothing changes before a person confirms it."""
+        _dataset(reading(), dataset_id)
         try:
             upload_id = source_wishes.ask_source_again(dataset_id, actor=actor(), token=asked_token())
         except NotFound:
@@ -81,6 +82,8 @@ class SourcePages(Page):
     @expose("/of-run/<row:run_id>", methods=("POST",))
     def of_run(self, run_id: int) -> ResponseReturnValue:
         """Make a dataset of the outputs that a run has now."""
+        if db.scalar(reading(), "SELECT id FROM runs WHERE id = :id", id=run_id) is None:
+            abort(404, f"There is no run {run_id}.")
         return _onward(source_wishes.ask_outputs(run_id, actor=actor(), token=asked_token()))
 
 
