@@ -18,16 +18,17 @@ from support.sandbox import SandboxProcess
 pytestmark = [pytest.mark.journey, pytest.mark.browser]
 
 RECORDS = 120
+HARM = "<script>alert('read')</script>"
 EMAIL = "admin@example.com"
 SOON = PATIENCE * 1000
 
 
 def people(path: Path) -> Path:
-    """A table with a row without a key and one whose key is there already."""
+    """A table with a row without a key and one whose key is there already; its texts hold scripts, to be repeated."""
     with path.open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["key", "text"])
-        rows.writerows([f"doc-{n}", f"Text {n} about {'alpha' if n % 2 else 'beta'}."] for n in range(RECORDS))
+        rows.writerows([f"doc-{n}", f"Text {n} about {'alpha' if n % 2 else 'beta'}{HARM}."] for n in range(RECORDS))
         rows.writerows([["", "nobody"], ["doc-3", "again"]])
     return path
 
@@ -118,14 +119,16 @@ def _a_viewer_sees_no_action(page: Page, base: str, run_id: int, desk: DeskDrive
         answer = viewer.request.post(base + path, form={"csrf_token": str(token)}, max_redirects=0)
         assert answer.status == 403, path
 
-    # What a model writes stays text.
+    # What a model writes stays text: in its answer, and in the output that is made of it.
     wanted = desk.scalar(
         "SELECT r.request_id FROM results r JOIN requests q ON q.id = r.request_id JOIN batches b ON b.id = q.batch_id "
-        "WHERE b.run_id = :run AND r.line::text LIKE '%<script>%' LIMIT 1",
+        "JOIN outputs o ON o.request_id = q.id AND o.state = 'ok' "
+        "WHERE b.run_id = :run AND r.line::text LIKE '%<script>%' AND o.value::text LIKE '%<script>%' LIMIT 1",
         run=run_id,
     )
-    assert wanted is not None, "a fifth of the answers means harm, some of it by a script"
+    assert wanted is not None, "the sandbox's summaries repeat what they read, scripts and all"
     viewer.goto(f"{base}/requests/{wanted}/")
     expect(viewer.get_by_role("group", name="Answer")).to_contain_text("<script>")
+    expect(viewer.get_by_role("group", name="Output")).to_contain_text("<script>")
     assert viewer.locator("script").count() == 1 and dialogs == [], "the script is our own"
     viewer.context.close()
