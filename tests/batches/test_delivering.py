@@ -5,6 +5,7 @@ are none the worse for it.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -231,7 +232,8 @@ def test_failures_that_are_sent_again_bring_another_round_which_takes_the_place_
     sandbox.configure(errored_share=0)
     wishes.ask_resubmit(run_id, list(FailureClass), actor="tester")
     teller.desk.perform("deliver", teller.only().id)
-    assert teller.only().started_at is None, "the run is under way again: its end makes the next round"
+    assert teller.only().started_at is None
+    assert teller.states() == [("sink", "there", 1, "superseded")], "the run is under way again: its end brings all"
     desk.work_until_over(run_id)
     assert teller.states() == [("sink", "there", 1, "superseded"), ("sink", "there", 2, "waiting")]
     teller.work()
@@ -372,6 +374,43 @@ def test_a_plugin_is_told_that_a_run_is_over_and_again_when_it_is_over_again(
     assert (first[4]["errored"], second[4]["succeeded"]) == (2, 2) and first[0] != second[0]
     assert teller.states() == [("hook", "testing", 1, "delivered"), ("hook", "testing", 2, "delivered")]
     assert teller.events()[0] == "Plugin 'testing' was told that the run is over."
+
+
+def test_nothing_waits_for_ever_when_a_run_is_under_way_again_and_a_plugin_is_gone_at_its_end(
+    desk: DeskDriver, tmp_path: Path, sandbox: Sandbox
+) -> None:
+    teller = Teller(desk, tmp_path, hook=True)
+    sandbox.configure(errored_share=1)
+    run_id = teller.run(2)
+    for (batch_id,) in desk.rows("SELECT target_id FROM steps WHERE step = 'process'"):
+        desk.perform("process", batch_id)
+    desk.perform("deliver", teller.only(kind="news").id)
+    sandbox.configure(errored_share=0)
+    wishes.ask_resubmit(run_id, list(FailureClass), actor="tester")
+    desk.perform("deliver", teller.only(kind="hook").id)
+    assert teller.states() == [("hook", "testing", 1, "superseded")] and teller.hooked == []
+    said = desk.rows("SELECT reason FROM events WHERE target_kind = 'delivery' AND to_state = 'superseded'")
+    assert [reason for (reason,) in said] == [
+        "Telling plugin 'testing', round 1, is given up: the run is under way again, and its end brings everything."
+    ]
+    desk.desk.registry = replace(desk.desk.registry, listeners=())
+    desk.work_until_over(run_id)
+    teller.work()
+    audit(desk, sandbox)
+
+
+def test_news_of_a_run_that_is_under_way_again_tells_nobody(desk: DeskDriver, tmp_path: Path, sandbox: Sandbox) -> None:
+    teller = Teller(desk, tmp_path, hook=True)
+    sandbox.configure(errored_share=1)
+    run_id = teller.run(2)
+    sandbox.configure(errored_share=0)
+    wishes.ask_resubmit(run_id, list(FailureClass), actor="tester")
+    desk.perform("deliver", teller.only(kind="news").id)
+    assert desk.scalar("SELECT count(*) FROM deliveries") == 0
+    desk.work_until_over(run_id)
+    teller.work()
+    assert [told[4]["succeeded"] for told in teller.hooked] == [2]
+    audit(desk, sandbox)
 
 
 def test_a_plugin_is_told_that_a_run_was_cancelled(desk: DeskDriver, tmp_path: Path) -> None:

@@ -97,6 +97,16 @@ def tell_each(tx: Connection, news: Any, plugins: Iterable[str]) -> None:
         _make(tx, news.run_id, Kind.HOOK, plugins)
 
 
+def give_way(tx: Connection, delivery: Any) -> None:
+    """Give a round up that has not begun, for its run is under way again. The caller holds the locks of both."""
+    if delivery.kind == Kind.NEWS:
+        db.run(tx, "DELETE FROM deliveries WHERE id = :id", id=delivery.id)
+        return
+    again = "the run is under way again, and its end brings everything"
+    words = f"{whither(delivery)}, round {delivery.round}, is given up: {again}."
+    move_delivery(tx, delivery.id, DeliveryState.SUPERSEDED, actor="worker", words=words)
+
+
 def deliver_run(tx: Connection, run_id: int, destination_ids: Iterable[int], *, actor: str) -> int:
     """Let the outputs of a run go to some destinations, at its end, or, if it is over, now and whole; how many rounds
     were made.

@@ -19,7 +19,7 @@ from webapp.batches import leaving
 from webapp.batches.books import note
 from webapp.batches.bounded import Bounds, Broke, bounded
 from webapp.batches.configuring import settings_of
-from webapp.batches.deliveries import Kind, tell_each, whither
+from webapp.batches.deliveries import Kind, give_way, tell_each, whither
 from webapp.batches.desk import Desk
 from webapp.batches.facts import run_facts
 from webapp.batches.states import DeliveryState, RunState, move_delivery
@@ -84,10 +84,13 @@ class _Gone(BatchdeskError):
 def _begin(lease: Lease) -> Any:
     """The delivery that is to be done; None: there is nothing to do; seconds: outputs of its run are still being made.
 
-    Who changes outputs locks what has not begun: so they are either read by it, or another round is made.
+    Who changes outputs locks what has not begun: so they are either read by it, or another round is made. What has not
+    begun when its run is under way again is given up: the run's next end makes a round for whoever is there then.
     """
     with db.transaction() as tx:
         lease.hold(tx)
+        mine = "SELECT id FROM runs WHERE id = (SELECT run_id FROM deliveries WHERE id = :id) FOR SHARE"
+        db.row(tx, mine, id=lease.target_id)
         found = db.row(tx, "SELECT started_at FROM deliveries WHERE id = :id FOR UPDATE", id=lease.target_id)
         delivery = db.row(
             tx,
@@ -102,7 +105,8 @@ def _begin(lease: Lease) -> Any:
             return None
         if found.started_at is None:
             if delivery.run not in (RunState.FINISHED, RunState.CANCELLED):
-                return None  # its end makes the next round
+                give_way(tx, delivery)
+                return None
             if delivery.processing:
                 return LOOK_SECONDS
             db.run(tx, "UPDATE deliveries SET started_at = now() WHERE id = :id", id=delivery.id)
