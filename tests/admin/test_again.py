@@ -127,8 +127,6 @@ def test_a_task_that_is_gone_can_do_nothing_again(operator: Visitor, desk: DeskD
 def test_failures_are_rebuilt_with_other_settings_as_a_run_that_is_linked_both_ways(
     operator: Visitor, desk: DeskDriver, sandbox: Sandbox, picky: int
 ) -> None:
-    page = operator.get(f"/runs/{picky}/reprocess")
-    desk.execute("DELETE FROM steps")
     page = operator.get(f"/runs/{picky}/rebuild")
     assert "1 subject" in words(page) and "version 2 of the task" in words(page)
     form = fields(page)
