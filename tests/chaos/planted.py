@@ -10,9 +10,20 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from webapp import db, gateway
-from webapp.batches import books, ingestion, outcomes, polling, processing, resubmission, states, submission
+from webapp.batches import (
+    books,
+    deliveries,
+    delivering,
+    ingestion,
+    outcomes,
+    polling,
+    processing,
+    resubmission,
+    states,
+    submission,
+)
 from webapp.batches.outcomes import Outcome, settle_outputs
-from webapp.batches.states import BatchState, OutputState, RunState, move_batch
+from webapp.batches.states import BatchState, DeliveryState, OutputState, RunState, move_batch
 from webapp.errors import ApiError
 from webapp.gateway import Gateway
 from webapp.money import ledger
@@ -41,10 +52,10 @@ def retries_left_on() -> None:
 def guard_removed() -> None:
     """A move happens from whatever state a row is in."""
     real = states._move
-    every = [*map(str, BatchState), *map(str, RunState)]
+    every = [str(state) for kind in (BatchState, RunState, DeliveryState) for state in kind]
 
-    def move(tx: Any, table: str, row_id: int, to: str, sources: list[str], *rest: Any) -> Any:
-        return real(tx, table, row_id, to, every, *rest)
+    def move(tx: Any, table: str, row_id: int, to: str, sources: list[str], *rest: Any, **options: Any) -> Any:
+        return real(tx, table, row_id, to, every, *rest, **options)
 
     states._move = move
 
@@ -223,6 +234,29 @@ def a_step_that_nothing_makes_due() -> None:
     polling.due = lambda *arguments, **options: None
 
 
+def deliveries_that_nothing_makes_due() -> None:
+    """A round is made when a run ends, and told to nobody."""
+    deliveries.due = lambda *arguments, **options: None
+
+
+def outputs_noted_as_taken_before_they_are() -> None:
+    """How far a delivery is gets written down first, and its sink is asked then: at most once."""
+    chunks, taken, to_sink = delivering._chunks, delivering._taken, delivering._to_sink
+    current: list[Any] = []
+
+    def begin(desk: Any, lease: Any, delivery: Any) -> float | None:
+        current[:] = [lease, delivery]
+        return to_sink(desk, lease, delivery)
+
+    def note_first(*arguments: Any) -> Iterator[Any]:
+        for chunk in chunks(*arguments):
+            taken(*current, chunk)
+            yield chunk
+
+    delivering._to_sink, delivering._chunks = begin, note_first
+    delivering._taken = lambda lease, delivery, chunk: True
+
+
 BUGS: dict[str, Callable[[], None]] = {
     bug.__name__: bug
     for bug in (
@@ -237,6 +271,8 @@ BUGS: dict[str, Callable[[], None]] = {
         a_cut_stream_taken_for_the_end,
         a_good_answer_is_no_reason_to_stop,
         a_step_that_nothing_makes_due,
+        deliveries_that_nothing_makes_due,
+        outputs_noted_as_taken_before_they_are,
     )
 }
 

@@ -24,9 +24,10 @@ class Reach:
     kill: str = ""
     task: str = "classify"
     api: tuple[tuple[str, Any], ...] = ()
+    delivers: bool = False
 
     def plan(self) -> Plan:
-        scenario = Scenario("planted", task=self.task, records=RECORDS, api=dict(self.api))
+        scenario = Scenario("planted", task=self.task, records=RECORDS, api=dict(self.api), delivers=self.delivers)
         strikes = ((Point.read(self.kill), KILL),) if self.kill else ()
         return Plan(None, scenario, strikes, workers=1, clocks=0, patience=PATIENCE)
 
@@ -53,6 +54,10 @@ REACHED = {
         "nobody_pays_twice", task="summarise", api=(("overloaded_share", 0.5),)
     ),
     "a_step_that_nothing_makes_due": Reach(ENDED),
+    "deliveries_that_nothing_makes_due": Reach("nothing_that_is_to_be_delivered_is_forgotten", delivers=True),
+    "outputs_noted_as_taken_before_they_are": Reach(
+        "what_was_delivered_is_what_the_runs_have", kill="deliver:delivering._taken:committed:1", delivers=True
+    ),
 }
 
 
@@ -67,7 +72,7 @@ def test_a_planted_bug_is_caught_by_its_line(workshop: Workshop, bug: str) -> No
 
 def test_without_a_bug_the_same_rounds_find_nothing(workshop: Workshop) -> None:
     with workshop.household(workers=1, clocks=0) as household:
-        for reach in {(one.kill, one.task, one.api): one for one in REACHED.values()}.values():
+        for reach in {(one.kill, one.task, one.api, one.delivers): one for one in REACHED.values()}.values():
             verdict = again(household, reach.plan())
             assert not verdict.broken, verdict.words
             assert len(verdict.done) == len(verdict.plan.strikes)

@@ -18,7 +18,9 @@ from chaos.scenarios import CALM_API, SCENARIOS, Scenario
 from webapp.batches.steps import StepName
 from webapp.sandbox import SandboxConfig
 
-CALM, _, AGAIN, *_, PLUGIN, FILES = SCENARIOS
+NAMED = {scenario.name: scenario for scenario in SCENARIOS}
+CALM, AGAIN = NAMED["calm"], NAMED["sent again"]
+PLUGIN, FILES = NAMED["a plugin comes in"], NAMED["files come in"]
 SEEDS = (6049, 6054)
 GOES = 4
 
