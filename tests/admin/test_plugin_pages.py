@@ -122,7 +122,7 @@ def test_a_plugin_that_is_wanted_by_name_is_asked_for(admin: Visitor, desk: Desk
     assert desk.scalar("SELECT wanted FROM plugin_installs") == f"{NAME}==1.0"
     at = response.headers["Location"]
     assert "is not installed" in admin.post(f"{at}drop") and "left alone" in admin.get(at)
-    for wanted in ("", "--index-url http://x", "https://example.com/x.whl"):
+    for wanted in ("", "--no-deps stamp", "https://example.com/x.whl"):
         response = admin.send(INSTALL, wanted=wanted)
         assert response.status_code == 400 and 'role="alert"' in response.text
     response = admin.send(INSTALL, file=(io.BytesIO(b"text"), "notes.txt"))
