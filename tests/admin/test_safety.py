@@ -18,7 +18,6 @@ from support.visitor import Visitor
 from werkzeug.test import TestResponse
 
 from webapp import db
-from webapp.admin import takingup
 
 # Where the ids in addresses come from, by the name that a route gives them.
 IDS = {
@@ -160,7 +159,6 @@ def test_an_error_of_ours_has_the_policy_too(app: Flask, viewer: Visitor, desk: 
 def test_text_that_means_harm_stays_text_on_every_page(app: Flask, admin: Visitor, filled: None) -> None:
     """The elements of each page are the same, whatever is planted in the text that it shows."""
     walked = [path for path in addresses(app, 3) if not path.startswith("/login")]
-    takingup.look_again()
     admin.open("/")  # this process has taken up the plugins that there are, and is not seen at it later
     plant("harmless")
     shapes = {path: Markup(admin.open(path).text).shape for path in walked}

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
-from flask import Flask
 from sqlalchemy import event
 from support.desk import DeskDriver
 from support.plugin_wheels import NAME, file_name, unloaded, wheel
 from support.visitor import Visitor
 
 from webapp import hearts, plugin_wishes
-from webapp.admin import takingup
 from webapp.batches import installing, plugin_queries
+from webapp.batches.desk import Desk
 from webapp.db import db, transaction
 from webapp.packages import wheels
 from webapp.settings import PluginInstall
@@ -41,10 +42,7 @@ def web() -> Any:
     return row
 
 
-def test_the_next_request_has_what_was_installed_upgraded_and_removed(
-    desk: DeskDriver, operator: Visitor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(takingup, "LOOK_SECONDS", 0.0)
+def test_the_next_request_has_what_was_installed_upgraded_and_removed(desk: DeskDriver, operator: Visitor) -> None:
     asked = "/runs/new?task=stamp"
     assert "for Stamp" not in operator.get(asked)
     assert (web().role, web().generation) == ("web", 0)
@@ -67,10 +65,7 @@ def test_the_next_request_has_what_was_installed_upgraded_and_removed(
     assert web().generation == 3
 
 
-def test_what_cannot_be_loaded_here_is_told_in_the_row_of_this_process(
-    desk: DeskDriver, operator: Visitor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(takingup, "LOOK_SECONDS", 0.0)
+def test_what_cannot_be_loaded_here_is_told_in_the_row_of_this_process(desk: DeskDriver, operator: Visitor) -> None:
     put(desk, "1.0")
     lacking = "jsonb_set(about::jsonb, '{requires}', '[\"no-such-library\"]')::json"
     desk.execute(f"UPDATE plugin_versions SET about = {lacking}")
@@ -82,19 +77,42 @@ def test_what_cannot_be_loaded_here_is_told_in_the_row_of_this_process(
     assert now.agree and now.troubled == [web().name]
 
 
-def test_requests_within_a_second_cost_no_query_and_those_who_are_not_signed_in_none_at_all(
-    app: Flask, desk: DeskDriver, operator: Visitor, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+def test_a_look_is_one_query_of_each_page_and_none_for_those_who_are_not_signed_in(
+    operator: Visitor, visitor: Visitor
 ) -> None:
-    monkeypatch.setattr(takingup, "LOOK_SECONDS", 1000.0)
+    operator.get("/runs/")
     asked: list[str] = []
     event.listen(db.engine, "before_cursor_execute", lambda _c, _cu, statement, *_: asked.append(statement))
-    app.extensions["batchdesk.takingup"].looked = None
     visitor.get("/login")
     visitor.get("/readyz")
     assert not [one for one in asked if "plugin_set" in one]
     for _ in range(3):
         operator.get("/runs/")
-    assert len([one for one in asked if "plugin_set" in one]) <= 2  # one to look, one with what is loaded
+    assert len([one for one in asked if "plugin_set" in one]) == 3
+
+
+def test_who_asks_while_another_request_loads_the_set_waits_for_it_and_has_it(
+    desk: DeskDriver, operator: Visitor, admin: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = "/runs/new?task=stamp"
+    assert "for Stamp" not in operator.get(asked)
+    put(desk, "1.0")
+    loading, going_on, load = Event(), Event(), Desk.take_up
+
+    def slowly(self: Desk) -> Any:
+        loading.set()
+        assert going_on.wait(60)
+        return load(self)
+
+    monkeypatch.setattr(Desk, "take_up", slowly)
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(operator.get, asked)
+        assert loading.wait(60)
+        second = threads.submit(admin.get, asked)
+        assert not first.done()
+        going_on.set()
+        assert "for Stamp" in first.result(60)
+        assert "for Stamp" in second.result(60)
 
 
 def test_a_worker_says_what_it_has_and_loads_nothing_itself(desk: DeskDriver, tmp_path: Path) -> None:

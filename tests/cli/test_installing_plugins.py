@@ -134,9 +134,16 @@ def test_list_and_doctor_tell_whether_the_processes_agree(line: CommandLine, des
     assert "Taken up by all 2 processes that are up." in line("plugins", "list").out
     desk.execute("UPDATE plugin_set SET generation = 5")
     hearts.beat("worker here 1", "worker", 5, [])
+    hearts.beat("web here 3", "web", 4, [])
+    desk.execute("UPDATE plugin_set SET changed_at = now() + interval '1 second'")
     listed = line("plugins", "list").out
     assert "Not taken up yet by: worker there 2." in listed
+    assert "Before the next page that anybody asks for, also by: web here 3." in listed
     assert "worker there 2: Plugin 'x' is left out." in listed
     told = line("doctor").out
     assert "BAD  worker there 2 has not taken up the present set of plugins." in told
     assert "BAD  worker there 2: Plugin 'x' is left out. This machine lacks what it needs." in told
+    hearts.beat("worker there 2", "worker", 5, [])
+    listed = line("plugins", "list").out
+    assert "Taken up by: worker here 1, worker there 2." in listed and "all 3" not in listed
+    assert "Before the next page that anybody asks for, also by: web here 3." in listed

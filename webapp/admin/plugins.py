@@ -12,7 +12,7 @@ from flask.typing import ResponseReturnValue
 from sqlalchemy import Connection
 
 from webapp import plugin_wishes, wishes
-from webapp.admin import history, pluginlists, takingup
+from webapp.admin import history, pluginlists
 from webapp.admin.access import actor, manages
 from webapp.admin.forms import SettingsForm, registry
 from webapp.admin.frame import Page, act, back_to, expose, reading
@@ -86,7 +86,6 @@ class PluginsPage(Page):
     def enable(self, plugin: str) -> ResponseReturnValue:
         def deed() -> str:
             plugin_wishes.ask_plugin_enabled(plugin, True, actor=actor())
-            takingup.look_again()
             return f"{plugin} is enabled: every process takes it up within seconds."
 
         return act(back_to(url_for(".details", plugin=plugin)), deed)
@@ -97,13 +96,7 @@ class PluginsPage(Page):
         """Ask, then do: keep a plugin from new work, go back to the version before, take it away."""
         here = url_for(".details", plugin=plugin)
         if request.method == "POST":
-
-            def done() -> str:
-                told = _do(plugin, deed)
-                takingup.look_again()
-                return told
-
-            return act(here, done)
+            return act(here, lambda: _do(plugin, deed))
         tx = reading()
         shown = _find(tx, plugin)
         fault = _cannot(shown, deed)

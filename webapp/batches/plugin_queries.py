@@ -158,6 +158,16 @@ class Agreement(NamedTuple):
         return [one.name for one in self.processes if one.generation != self.generation and not one.asleep]
 
     @property
+    def taken_up(self) -> list[str]:
+        """The processes that have the present set."""
+        return [one.name for one in self.processes if one.generation == self.generation]
+
+    @property
+    def asleep(self) -> list[str]:
+        """The web processes that take it up before their next page."""
+        return [one.name for one in self.processes if one.generation != self.generation and one.asleep]
+
+    @property
     def troubled(self) -> list[str]:
         """The processes that could not load all of it."""
         return [one.name for one in self.processes if one.plugin_problems]

@@ -166,9 +166,13 @@ def agreement_told(now: Agreement) -> Iterator[str]:
     """Whether the processes agree, in sentences; none where no process is up."""
     if now.behind:
         yield f"Not taken up yet by: {', '.join(now.behind)}. See whether they are up, and their logs."
-    elif now.processes:
-        count = len(now.processes)
+    elif now.taken_up and not now.asleep:
+        count = len(now.taken_up)
         yield f"Taken up by {'the one process that is' if count == 1 else f'all {count} processes that are'} up."
+    elif now.taken_up:
+        yield f"Taken up by: {', '.join(now.taken_up)}."
+    if now.asleep:
+        yield f"Before the next page that anybody asks for, also by: {', '.join(now.asleep)}."
     for one in now.processes:
         for problem in one.plugin_problems or ():
             yield f"{one.name}: {problem['error']}"
