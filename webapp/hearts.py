@@ -15,8 +15,8 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from webapp import db
-from webapp.batches import plugins, pluginset
 from webapp.batches.desk import Desk
+from webapp.installed import pluginset, versions
 from webapp.jobs import database_away
 
 log = logging.getLogger("batchdesk")
@@ -71,7 +71,7 @@ class PluginHeart(Heart):
     def _look(self) -> None:
         try:
             with db.transaction() as tx:
-                changed = plugins.generation(tx) != self.generation
+                changed = versions.generation(tx) != self.generation
             if changed:
                 seen = pluginset.look_over(self._desk.loader, self._desk.settings)
                 with db.transaction() as tx:

@@ -24,25 +24,25 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from webapp import db
 from webapp.batches import (
-    delivering,
     ingestion,
-    installing,
-    intake,
     leaving,
     outages,
     planning,
     polling,
     processing,
     resubmission,
-    schedules,
     steps,
     strays,
     submission,
 )
 from webapp.batches.desk import Desk
 from webapp.batches.steps import Lease, StepName
+from webapp.datasets import intake
+from webapp.delivery import delivering
 from webapp.errors import ApiUnclear, BatchdeskError, Fenced, Leaving
 from webapp.gateway import Heard
+from webapp.installed import installing
+from webapp.runs import schedules
 
 log = logging.getLogger("batchdesk")
 

@@ -16,9 +16,9 @@ from support.sandbox import Sandbox
 from support.visitor import Visitor
 
 from webapp import db
-from webapp.batches import runs
 from webapp.batches.states import FailureClass
 from webapp.money import ledger
+from webapp.runs import verbs
 
 PICKY = """
 from typing import Any
@@ -233,7 +233,7 @@ def test_the_attempts_of_an_item_are_listed_with_what_each_cost(
     run_id = desk.run(documents(2), task="picky", model="claude-haiku-5-5")
     for _ in range(2):
         with db.transaction() as tx:
-            runs.resubmit_run(tx, run_id, [FailureClass.OUTPUT], actor="tester")
+            verbs.resubmit_run(tx, run_id, [FailureClass.OUTPUT], actor="tester")
         desk.work_until_over(run_id)
     (item,) = desk.rows("SELECT id FROM items WHERE attempts = 3")[0]
     # The second answer came twice, from two batches of the API.

@@ -11,8 +11,8 @@ from support.forms import fields
 from support.sandbox import Sandbox
 from support.visitor import Visitor
 
-from webapp import cap_wishes, wishes
-from webapp.batches.caps import Scope
+from webapp import wishes
+from webapp.money.caps import Scope
 
 NEW = "/runs/new?dataset=1&task=classify"
 FORM = {"set-labels": "alpha, beta"}
@@ -46,7 +46,7 @@ def test_a_cap_is_given_at_the_start_and_warned_of(operator: Visitor, desk: Desk
     page = preview(operator, cap="0.00001")
     assert "more than its cap of $0.00001: it would stop on the way" in words(page)
     assert fields(page)["cap"] == "0.00001"
-    cap_wishes.ask_cap(Scope.TASK, "classify", Decimal("0.00002"), actor="ann")
+    wishes.ask_cap(Scope.TASK, "classify", Decimal("0.00002"), actor="ann")
     assert "the monthly cap of task classify, $0.00002, has" in words(preview(operator))
     again = fields(page) | {"do": "start"}
     assert operator.send(NEW, **again).status_code == 303
@@ -55,7 +55,7 @@ def test_a_cap_is_given_at_the_start_and_warned_of(operator: Visitor, desk: Desk
     told = words(operator.get("/runs/2/"))
     assert "The monthly cap of task classify is $0.00002: $0.00 billed, nothing under way" in told
     assert "Estimated" in told and 'href="/caps/">Caps</a>' in operator.get("/runs/2/")
-    cap_wishes.ask_cap(Scope.TASK, "classify", Decimal(1), actor="ann")
+    wishes.ask_cap(Scope.TASK, "classify", Decimal(1), actor="ann")
     wishes.ask_resume(2, actor="ann")
     assert desk.work_until_over(2).state == "paused"
     assert "The cap of run 2 is $0.00001" in words(operator.get("/"))
@@ -73,7 +73,7 @@ def test_what_is_no_amount_is_told_and_nothing_starts(operator: Visitor, desk: D
 
 def test_a_runs_cap_is_raised_and_the_run_goes_on_with_one_button(operator: Visitor, desk: DeskDriver) -> None:
     run_id = desk.start(documents(4))
-    cap_wishes.ask_cap(Scope.RUN, str(run_id), Decimal(0), actor="ann")
+    wishes.ask_cap(Scope.RUN, str(run_id), Decimal(0), actor="ann")
     desk.work_until_over(run_id)
     form = fields(operator.get(f"/runs/{run_id}/cap"))
     assert (form["limit"], form["resume"], form["refuse"]) == ("0", "yes", "yes")

@@ -15,7 +15,7 @@ from support.visitor import Visitor
 from werkzeug.test import TestResponse
 
 from webapp.admin import uploads as pages
-from webapp.batches import uploads
+from webapp.datasets import uploads
 
 PEOPLE = b"name,id,body\nAnn,a,alpha\nBob,b,beta\nCy,c,gamma\n"
 BAD = b"key,text\na,alpha\n,nobody\nb,beta\na,again\n"

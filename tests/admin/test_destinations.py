@@ -10,11 +10,11 @@ from support.delivering import Teller
 from support.desk import DeskDriver
 from support.visitor import Visitor
 
-from webapp import delivery_wishes
-from webapp.batches import delivering
+from webapp import wishes
 from webapp.batches.alarms import alarms
 from webapp.batches.naming import new_token
 from webapp.db import transaction
+from webapp.delivery import delivering
 
 TABLE = {"set-url": "env:WAREHOUSE_URL", "set-table": "labels", "set-identity": "key", "set-fields": "label"}
 
@@ -144,7 +144,7 @@ def test_a_delivery_that_waits_says_for_what(operator: Visitor, desk: DeskDriver
     teller.order("refuse")
     desk.perform("deliver", teller.only().id)
     assert "Tried 1 time; again in 1 minute" in operator.get(f"/runs/{run_id}/")
-    delivery_wishes.ask_switch_destination(1, on=False, actor="t")
+    wishes.ask_switch_destination(1, on=False, actor="t")
     desk.hurry()
     desk.perform("deliver", teller.only().id)
     assert "The destination is disabled" in operator.get(f"/runs/{run_id}/")

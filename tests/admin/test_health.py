@@ -9,7 +9,12 @@ from support.sandbox import Sandbox
 from support.services import FULL
 from support.visitor import Visitor
 
-from webapp import create_app, db, hearts, jobs
+from webapp import (
+    create_app,
+    db,
+    hearts,
+    jobs,
+)
 from webapp.local import Services
 
 

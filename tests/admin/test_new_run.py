@@ -13,7 +13,7 @@ from support.forms import fields
 from support.sandbox import Sandbox
 from support.visitor import Visitor
 
-from webapp.batches import preview
+from webapp.runs import preview
 
 NEW = "/runs/new?dataset=1&task=classify"
 LABELS = {"set-labels": "alpha, beta"}

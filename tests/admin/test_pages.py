@@ -17,11 +17,11 @@ from support.sandbox import SandboxProcess
 from support.visitor import Visitor
 
 from webapp import db
-from webapp.batches import runs
-from webapp.batches.importing import import_records
 from webapp.batches.states import BatchState, RunState, move_batch, move_run
+from webapp.datasets.importing import import_records
 from webapp.records.reading import read_records
 from webapp.records.record import Record
+from webapp.runs import verbs
 
 LONG = 300_000  # bytes of the long answers
 
@@ -175,7 +175,7 @@ def test_an_image_is_shown_and_its_download_holds_it(
         records = (one for one in read_records(folder) if isinstance(one, Record))
         dataset, _ = import_records(tx, records, name="p", source=folder, text_field="text", owner="tester")
         settings = registry.parse_settings(task, {})
-        run_id = runs.start_run(tx, dataset_id=dataset, task=task, settings=settings, owner="tester")
+        run_id = verbs.start_run(tx, dataset_id=dataset, task=task, settings=settings, owner="tester")
     desk.work_until_over(run_id)
 
     page = viewer.get("/requests/1/")

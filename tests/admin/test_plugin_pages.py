@@ -17,9 +17,9 @@ from support.visitor import Visitor
 
 from webapp import db, hearts, wishes
 from webapp.batches.naming import new_token
-from webapp.batches.staleness import Over
 from webapp.hooks import Registry, load_plugins
 from webapp.hooks.loading import Loader
+from webapp.runs.staleness import Over
 from webapp.settings import PluginInstall
 
 INSTALL, PAGE = "/plugins/install", f"/plugins/{NAME}/"

@@ -14,10 +14,10 @@ from support.desk import DeskDriver
 from support.plugin_wheels import NAME, file_name, unloaded, wheel
 from support.visitor import Visitor
 
-from webapp import hearts, plugin_wishes
-from webapp.batches import installing, plugin_queries
+from webapp import hearts, wishes
 from webapp.batches.desk import Desk
 from webapp.db import db, transaction
+from webapp.installed import installing, overview
 from webapp.packages import wheels
 from webapp.settings import PluginInstall
 
@@ -32,13 +32,13 @@ def own_home(desk: DeskDriver, tmp_path: Path) -> Iterator[None]:
 def put(desk: DeskDriver, version: str, *, upgrade: bool = False) -> None:
     """As another process would install it."""
     found = wheels.read(wheel(version), file_name(version))
-    plugin_wishes.ask_plugin_put(found, installing.tried(desk.desk, found), actor="ada", upgrade=upgrade)
+    wishes.ask_plugin_put(found, installing.tried(desk.desk, found), actor="ada", upgrade=upgrade)
 
 
 def web() -> Any:
     """The row of this process."""
     with transaction() as tx:
-        (row,) = plugin_queries.agreement(tx).processes
+        (row,) = overview.agreement(tx).processes
     return row
 
 
@@ -49,7 +49,7 @@ def test_the_next_request_has_what_was_installed_upgraded_and_removed(desk: Desk
 
     put(desk, "1.0")
     with transaction() as tx:
-        assert plugin_queries.agreement(tx).agree, "it was asked for nothing since"
+        assert overview.agreement(tx).agree, "it was asked for nothing since"
     assert "for Stamp" in operator.get(asked)
     assert web().generation == 1
     task = desk.desk.registry.task("stamp")
@@ -60,7 +60,7 @@ def test_the_next_request_has_what_was_installed_upgraded_and_removed(desk: Desk
     assert desk.desk.registry.task("stamp").version == "2.0"
     assert type(task).process(task, None, type("Message", (), {"text": "a b"}), None)["version"] == "1.0"
 
-    plugin_wishes.ask_plugin_remove(NAME, actor="ada")
+    wishes.ask_plugin_remove(NAME, actor="ada")
     assert "for Stamp" not in operator.get(asked)
     assert web().generation == 3
 
@@ -73,7 +73,7 @@ def test_what_cannot_be_loaded_here_is_told_in_the_row_of_this_process(desk: Des
     (problem,) = web().plugin_problems
     assert problem["plugin"] == "stamping" and "no-such-library, which is not there" in problem["error"]
     with transaction() as tx:
-        now = plugin_queries.agreement(tx)
+        now = overview.agreement(tx)
     assert now.agree and now.troubled == [web().name]
 
 
@@ -122,13 +122,13 @@ def test_a_worker_says_what_it_has_and_loads_nothing_itself(desk: DeskDriver, tm
     assert (web().role, web().generation, web().plugin_problems) == ("worker", 1, None)
     assert (tmp_path / "home" / "plugins").is_dir()
     assert desk.desk.taken_up() is None
-    plugin_wishes.ask_plugin_remove(NAME, actor="ada")
+    wishes.ask_plugin_remove(NAME, actor="ada")
     with transaction() as tx:
-        assert plugin_queries.agreement(tx).behind == [heart.name]
+        assert overview.agreement(tx).behind == [heart.name]
     heart._looked = None
     heart.beat()
     assert web().generation == 2
     assert list((tmp_path / "home" / "plugins").iterdir()) == []
     heart.stop()
     with transaction() as tx:
-        assert plugin_queries.agreement(tx).processes == []
+        assert overview.agreement(tx).processes == []

@@ -18,7 +18,12 @@ from support.services import create_database, drop_database
 from support.unknown import settle, unknown
 
 from webapp import create_app, db
-from webapp.batches import encoding, naming, settling, submission
+from webapp.batches import (
+    encoding,
+    naming,
+    settling,
+    submission,
+)
 from webapp.batches.body import request_lines
 from webapp.local import Services
 

@@ -11,9 +11,15 @@ from support.sandbox import Sandbox
 from support.unknown import settle, slow_stranger, stranger, unknown
 
 from webapp import db, wishes
-from webapp.batches import holding, runs, settling, strays, submission
+from webapp.batches import (
+    holding,
+    settling,
+    strays,
+    submission,
+)
 from webapp.batches.states import FailureClass
 from webapp.errors import NotFound, Refused
+from webapp.runs import verbs
 
 
 def candidates(desk: DeskDriver, batch_id: int) -> list[str]:
@@ -290,7 +296,7 @@ def test_a_guess_that_was_cancelled_and_gives_way_has_its_successor_cancelled(
     first = desk.scalar("SELECT id FROM submissions")
     wishes.ask_adopt(batch_id, theirs, actor="tester")
     with db.transaction() as tx:
-        runs.cancel_batch(tx, batch_id, actor="tester", unproved=True)
+        verbs.cancel_batch(tx, batch_id, actor="tester", unproved=True)
     sandbox.configure(cancel_delay=3600)
     desk.hurry()
     desk.perform("poll", batch_id)

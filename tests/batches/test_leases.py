@@ -10,10 +10,11 @@ import pytest
 from support.desk import DeskDriver, documents
 
 from webapp import db, jobs
-from webapp.batches import completion, runs, steps
+from webapp.batches import completion, steps
 from webapp.batches.states import FailureClass
 from webapp.batches.steps import Lease, StepName
 from webapp.errors import Fenced
+from webapp.runs import verbs
 
 
 def take(step: StepName = StepName.POLL, target: int = 1) -> Lease | None:
@@ -172,12 +173,12 @@ def test_a_lease_lapses_on_the_databases_clock(desk: DeskDriver, monkeypatch: py
 
 
 WISHES: dict[str, Callable[[object, int, int], object]] = {
-    "cancel run": lambda tx, run, batch: runs.cancel_run(tx, run, actor="tester"),  # type: ignore[arg-type]
-    "cancel batch": lambda tx, run, batch: runs.cancel_batch(tx, batch, actor="tester"),  # type: ignore[arg-type]
-    "poll": lambda tx, run, batch: runs.poll_now(tx, batch, actor="tester"),  # type: ignore[arg-type]
-    "resubmit": lambda tx, run, batch: runs.resubmit_run(tx, run, list(FailureClass), actor="tester"),  # type: ignore[arg-type]
-    "pause": lambda tx, run, batch: runs.pause(tx, run, actor="tester"),  # type: ignore[arg-type]
-    "resume": lambda tx, run, batch: runs.resume_run(tx, run, actor="tester"),  # type: ignore[arg-type]
+    "cancel run": lambda tx, run, batch: verbs.cancel_run(tx, run, actor="tester"),  # type: ignore[arg-type]
+    "cancel batch": lambda tx, run, batch: verbs.cancel_batch(tx, batch, actor="tester"),  # type: ignore[arg-type]
+    "poll": lambda tx, run, batch: verbs.poll_now(tx, batch, actor="tester"),  # type: ignore[arg-type]
+    "resubmit": lambda tx, run, batch: verbs.resubmit_run(tx, run, list(FailureClass), actor="tester"),  # type: ignore[arg-type]
+    "pause": lambda tx, run, batch: verbs.pause(tx, run, actor="tester"),  # type: ignore[arg-type]
+    "resume": lambda tx, run, batch: verbs.resume_run(tx, run, actor="tester"),  # type: ignore[arg-type]
 }
 
 

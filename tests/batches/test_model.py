@@ -23,10 +23,11 @@ from support.desk import DeskDriver, documents
 from support.sandbox import API_KEY, SandboxThread
 
 from webapp import db
-from webapp.batches import completion, runs
+from webapp.batches import completion
 from webapp.batches.states import FailureClass
 from webapp.errors import NotFound, Refused
 from webapp.gateway import Gateway
+from webapp.runs import verbs
 
 LONGER = "MODEL_EXAMPLES=500 MODEL_STEPS=80 .venv/bin/python -m pytest --timeout 0 -s tests/batches/test_model.py"
 MOST_RUNS = 6
@@ -197,7 +198,7 @@ class Road(RuleBasedStateMachine):
 
     def resubmit(self, which: int, classes: set[FailureClass]) -> None:
         run_id = self._one("SELECT id FROM runs ORDER BY id", which)
-        self._ask(lambda tx: runs.resubmit_run(tx, run_id, sorted(classes), actor="tester"))
+        self._ask(lambda tx: verbs.resubmit_run(tx, run_id, sorted(classes), actor="tester"))
 
     def rotate_key(self) -> None:
         """Another key of the same workspace."""
@@ -210,17 +211,17 @@ class Road(RuleBasedStateMachine):
         run_id = self._one("SELECT id FROM runs ORDER BY id", which)
         batch_id = self._one("SELECT id FROM batches ORDER BY id", which) or 1
         note(f"{wish}: run {run_id}, or batch {batch_id}")
-        verbs: dict[str, Callable[[Any], Any]] = {
-            "cancel": lambda tx: runs.cancel_run(tx, run_id, actor="tester"),
-            "resume": lambda tx: runs.resume_run(tx, run_id, actor="tester"),
-            "resubmit": lambda tx: runs.resubmit_run(tx, run_id, list(FailureClass), actor="tester"),
+        deeds: dict[str, Callable[[Any], Any]] = {
+            "cancel": lambda tx: verbs.cancel_run(tx, run_id, actor="tester"),
+            "resume": lambda tx: verbs.resume_run(tx, run_id, actor="tester"),
+            "resubmit": lambda tx: verbs.resubmit_run(tx, run_id, list(FailureClass), actor="tester"),
             "pause": lambda tx: completion.pause_run(tx, run_id, "A person wants it.", actor="tester"),
-            "cancel batch": lambda tx: runs.cancel_batch(tx, batch_id, actor="tester"),
-            "poll": lambda tx: runs.poll_now(tx, batch_id, actor="tester"),
-            "refetch": lambda tx: runs.refetch_batch(tx, batch_id, actor="tester"),
+            "cancel batch": lambda tx: verbs.cancel_batch(tx, batch_id, actor="tester"),
+            "poll": lambda tx: verbs.poll_now(tx, batch_id, actor="tester"),
+            "refetch": lambda tx: verbs.refetch_batch(tx, batch_id, actor="tester"),
             "rotate key": lambda tx: self.rotate_key(),
         }
-        self._ask(verbs[wish])
+        self._ask(deeds[wish])
 
     def _ask(self, verb: Callable[[Any], Any]) -> None:
         try:
@@ -335,9 +336,9 @@ class Road(RuleBasedStateMachine):
             for (run_id,) in self.desk.rows(
                 "SELECT id FROM runs WHERE state = 'paused' OR pause_wanted_at IS NOT NULL"
             ):
-                self._ask(lambda tx, run_id=run_id: runs.resume_run(tx, run_id, actor="tester"))
+                self._ask(lambda tx, run_id=run_id: verbs.resume_run(tx, run_id, actor="tester"))
             for (batch_id,) in self.desk.rows("SELECT id FROM batches WHERE state = 'done' AND owed > 0"):
-                self._ask(lambda tx, batch_id=batch_id: runs.refetch_batch(tx, batch_id, actor="tester"))
+                self._ask(lambda tx, batch_id=batch_id: verbs.refetch_batch(tx, batch_id, actor="tester"))
             if number > 10:
                 self._remove_strangers()
             if number > 20:

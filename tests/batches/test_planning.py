@@ -268,7 +268,7 @@ def test_a_run_whose_task_is_gone_pauses_and_goes_on_when_it_is_back(
     assert desk.work_until_over(run_id).state == "paused"
     desk.desk.registry = shipped
     with db.transaction() as tx:
-        from webapp.batches.runs import resume_run
+        from webapp.runs.verbs import resume_run
 
         resume_run(tx, run_id, actor="tester")
     assert desk.work_until_over(run_id).state == "finished"

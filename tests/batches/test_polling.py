@@ -8,9 +8,9 @@ from support.desk import DeskDriver, documents
 from support.sandbox import Sandbox
 
 from webapp import db
-from webapp.batches import runs
 from webapp.errors import NotFound, Refused
 from webapp.gateway import Gateway
+from webapp.runs import verbs
 from webapp.settings import PollSchedule
 
 
@@ -33,7 +33,7 @@ def wait_for_poll(desk: DeskDriver) -> float:
 
 def cancel(run_id: int) -> None:
     with db.transaction() as tx:
-        runs.cancel_run(tx, run_id, actor="tester")
+        verbs.cancel_run(tx, run_id, actor="tester")
 
 
 @pytest.mark.parametrize(("age", "every"), [(0, 30), (299, 30), (301, 60), (1799, 60), (1801, 300), (90_000, 300)])
@@ -143,7 +143,7 @@ def test_cancelling_one_batch_leaves_the_others(desk: DeskDriver, sandbox: Sandb
     desk.perform("plan", run_id)
     first = desk.scalar("SELECT min(id) FROM batches")
     with db.transaction() as tx:
-        runs.cancel_batch(tx, first, actor="tester")
+        verbs.cancel_batch(tx, first, actor="tester")
     desk.work_until_over(run_id)
     summary = desk.summary(run_id)
     assert (summary.succeeded, summary.stopped) == (4, 5)
@@ -156,10 +156,10 @@ def test_cancelling_twice_is_cancelling_once(desk: DeskDriver, sandbox: Sandbox)
     cancel(run_id)
     cancel(run_id)
     with db.transaction() as tx:
-        runs.cancel_batch(tx, batch_id, actor="tester")
+        verbs.cancel_batch(tx, batch_id, actor="tester")
     assert poll(desk, batch_id) == "canceling"
     with pytest.raises(Refused), db.transaction() as tx:
-        runs.cancel_batch(tx, batch_id, actor="tester")
+        verbs.cancel_batch(tx, batch_id, actor="tester")
     wishes = "SELECT count(*) FROM events WHERE kind = 'wish' AND reason = 'Cancel asked for.' AND batch_id IS NULL"
     assert desk.scalar(wishes) == 1
     sandbox.advance(4000)
@@ -171,17 +171,17 @@ def test_what_is_over_cannot_be_cancelled_resumed_or_polled(desk: DeskDriver) ->
     run_id = desk.run(documents(2))
     batch_id = desk.scalar("SELECT id FROM batches")
     for verb, target in (
-        (runs.cancel_run, run_id),
-        (runs.resume_run, run_id),
-        (runs.cancel_batch, batch_id),
-        (runs.poll_now, batch_id),
+        (verbs.cancel_run, run_id),
+        (verbs.resume_run, run_id),
+        (verbs.cancel_batch, batch_id),
+        (verbs.poll_now, batch_id),
     ):
         with pytest.raises(Refused), db.transaction() as tx:
             verb(tx, target, actor="tester")
 
 
 def test_what_does_not_exist_is_said_so(desk: DeskDriver) -> None:
-    for verb in (runs.cancel_run, runs.resume_run, runs.cancel_batch, runs.poll_now):
+    for verb in (verbs.cancel_run, verbs.resume_run, verbs.cancel_batch, verbs.poll_now):
         with pytest.raises(NotFound), db.transaction() as tx:
             verb(tx, 999, actor="tester")
 
@@ -192,6 +192,6 @@ def test_poll_now_makes_the_next_look_due(desk: DeskDriver, sandbox: Sandbox) ->
     poll(desk, batch_id)
     sandbox.advance(4000)
     with db.transaction() as tx:
-        runs.poll_now(tx, batch_id, actor="tester")
+        verbs.poll_now(tx, batch_id, actor="tester")
     desk.work_until_over(run_id)
     audit(desk, sandbox)

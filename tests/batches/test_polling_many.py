@@ -11,8 +11,8 @@ from support.desk import DeskDriver, documents
 from support.sandbox import Sandbox
 
 from webapp import db
-from webapp.batches import runs
 from webapp.batches.states import BatchState, move_batch
+from webapp.runs import verbs
 
 
 def sent(desk: DeskDriver, sandbox: Sandbox, batches: int, **settings: object) -> tuple[int, list[int]]:
@@ -126,7 +126,7 @@ def test_a_poll_that_another_worker_is_at_is_left_to_it(desk: DeskDriver, sandbo
 def test_a_wish_to_cancel_is_told_to_the_api_among_many(desk: DeskDriver, sandbox: Sandbox) -> None:
     run_id, ids = sent(desk, sandbox, 4, cancel_delay=3600)
     with db.transaction() as tx:
-        runs.cancel_batch(tx, ids[3], actor="tester")
+        verbs.cancel_batch(tx, ids[3], actor="tester")
     calls = round_of_polls(desk)
     assert [call.split()[0] for call in calls] == ["GET", "POST"]
     assert desk.states() == ["in_progress", "in_progress", "in_progress", "canceling"]

@@ -12,8 +12,9 @@ from support.desk import DeskDriver, documents
 from support.sandbox import Sandbox
 
 from webapp import db
-from webapp.batches import processing, runs
+from webapp.batches import processing
 from webapp.batches.states import FailureClass
+from webapp.runs import verbs
 
 # A task whose processor does what the record says.
 ODD = """
@@ -179,7 +180,7 @@ def test_results_of_a_task_that_is_gone_wait_until_it_is_back(
     assert status.state == "paused" and "cannot be processed" in (status.reason or "")
     desk.desk.registry = here
     with db.transaction() as tx:
-        runs.resume_run(tx, run_id, actor="tester")
+        verbs.resume_run(tx, run_id, actor="tester")
     desk.work_until_over(run_id)
     assert desk.summary(run_id).succeeded == 2
     audit(desk, sandbox)
@@ -191,7 +192,7 @@ def test_an_answer_that_is_no_use_can_be_asked_for_again(desk: DeskDriver, sandb
     desk.use_plugin(tmp_path / "own", ODD.replace('if how == "invalid"', 'if how == "never"').replace(
         '"none": None', '"none": None, "invalid": "mended"'))  # fmt: skip
     with db.transaction() as tx:
-        assert runs.resubmit_run(tx, run_id, [FailureClass.OUTPUT], actor="tester") == 1
+        assert verbs.resubmit_run(tx, run_id, [FailureClass.OUTPUT], actor="tester") == 1
     desk.work_until_over(run_id)
     assert [(row.status, row.attempts) for row in desk.outputs(run_id)] == [("succeeded", 1), ("succeeded", 2)]
     assert desk.outputs(run_id)[1].output_json == '"mended"'

@@ -11,10 +11,11 @@ from support.desk import DeskDriver, documents
 from support.sandbox import Sandbox
 
 from webapp import db, wishes
-from webapp.batches import processing, runs
+from webapp.batches import processing
 from webapp.batches.reprocessing import Which
 from webapp.batches.states import FailureClass
 from webapp.errors import NotFound, Refused
+from webapp.runs import verbs
 
 # Version 1 finds the records of two kinds no use; each further version has its own opinion.
 OPINIONS = """
@@ -239,7 +240,7 @@ def test_an_item_stands_by_its_latest_attempt_whatever_becomes_of_the_first_answ
 ) -> None:
     """The first answers are processed again while the second attempts wait; then these are given up."""
     with db.transaction() as tx:
-        assert runs.resubmit_run(tx, run_id, [FailureClass.OUTPUT], actor="tester") == 4
+        assert verbs.resubmit_run(tx, run_id, [FailureClass.OUTPUT], actor="tester") == 4
     desk.change(batch_max_requests=2)
     desk.perform("resubmit", run_id)
     install(desk, tmp_path, "2", "c")
@@ -269,7 +270,7 @@ def test_the_output_of_a_subject_is_that_of_its_lowest_attempt_that_is_of_use(
     run_id = desk.run(records("a", "b"), task="opinion", model="claude-haiku-5-5")
     install(desk, tmp_path, "2")
     with db.transaction() as tx:
-        runs.resubmit_run(tx, run_id, [FailureClass.OUTPUT], actor="tester")
+        verbs.resubmit_run(tx, run_id, [FailureClass.OUTPUT], actor="tester")
     desk.work_until_over(run_id)
     assert standing(desk, run_id) == [GOOD % 1, GOOD % 2]
     install(desk, tmp_path, "3")

@@ -10,15 +10,16 @@ from support.desk import DeskDriver, documents
 from support.sandbox import Sandbox
 
 from webapp import db, wishes
-from webapp.batches import resubmission, runs
+from webapp.batches import resubmission
 from webapp.batches.completion import finish_if_over
 from webapp.batches.states import FailureClass
 from webapp.errors import Refused
+from webapp.runs import verbs
 
 
 def resubmit(run_id: int, *classes: FailureClass) -> int:
     with db.transaction() as tx:
-        return runs.resubmit_run(tx, run_id, classes or list(FailureClass), actor="tester")
+        return verbs.resubmit_run(tx, run_id, classes or list(FailureClass), actor="tester")
 
 
 def attempts(desk: DeskDriver, run_id: int) -> list[int]:
@@ -136,7 +137,7 @@ def test_a_cancelled_run_can_be_sent_again(desk: DeskDriver, sandbox: Sandbox) -
     run_id = desk.start(documents(5))
     desk.perform("plan", run_id)
     with db.transaction() as tx:
-        runs.cancel_run(tx, run_id, actor="tester")
+        verbs.cancel_run(tx, run_id, actor="tester")
     desk.work_until_over(run_id)
     assert resubmit(run_id, FailureClass.STOPPED) == 5
     desk.work_until_over(run_id)
@@ -153,7 +154,7 @@ def test_account_failures_go_again_after_the_top_up(desk: DeskDriver, sandbox: S
     assert desk.work_until_over(run_id).state == "paused"
     desk.execute("UPDATE items SET failure_class = 'account' WHERE state = 'pending' AND position = 99")
     with db.transaction() as tx:
-        runs.resume_run(tx, run_id, actor="tester")
+        verbs.resume_run(tx, run_id, actor="tester")
     desk.work_until_over(run_id)
     assert desk.summary(run_id).succeeded == 3
     audit(desk, sandbox)
@@ -177,7 +178,7 @@ def test_a_paused_run_retries_nothing_until_it_is_resumed(desk: DeskDriver, sand
     assert attempts(desk, run_id) == [1, 1]
     sandbox.configure(overloaded_share=0)
     with db.transaction() as tx:
-        runs.resume_run(tx, run_id, actor="tester")
+        verbs.resume_run(tx, run_id, actor="tester")
     desk.work_until_over(run_id)
     assert desk.summary(run_id).succeeded == 2
     audit(desk, sandbox)

@@ -11,8 +11,9 @@ from support.desk import DeskDriver, documents
 from support.sandbox import Sandbox
 
 from webapp import db, wishes
-from webapp.batches import queries, runs
+from webapp.batches import queries
 from webapp.batches.states import FailureClass
+from webapp.runs import verbs
 
 RETRIED = ("errored", "expired", "missing")
 
@@ -175,7 +176,7 @@ def test_a_click_while_the_automatic_retry_is_under_way_changes_nothing(
     desk.hurry()
     desk.perform("resubmit", waiting)
     with db.transaction() as tx:
-        assert runs.resubmit_run(tx, waiting, [FailureClass.RETRY], actor="tester") == 0
+        assert verbs.resubmit_run(tx, waiting, [FailureClass.RETRY], actor="tester") == 0
     desk.work_until_over(waiting)
     assert len(sandbox.accepted()) == 60 + classes["retry"]
     audit(desk, sandbox)

@@ -13,11 +13,18 @@ from support.desk import DeskDriver, documents
 from support.sandbox import Sandbox
 
 from webapp import db, wishes
-from webapp.batches import completion, exports, resubmission, resubmissions, runs, selecting
+from webapp.batches import (
+    completion,
+    exports,
+    resubmission,
+    resubmissions,
+    selecting,
+)
 from webapp.batches.naming import new_token
 from webapp.batches.selecting import Meant
 from webapp.batches.states import FailureClass
 from webapp.errors import Refused
+from webapp.runs import verbs
 
 EVERY = list(FailureClass)
 ODD = " odd\n  one "
@@ -182,7 +189,7 @@ def test_an_old_wish_takes_nothing_that_was_sent_after_it(desk: DeskDriver, sand
     assert attempts(desk, run_id).count(2) == expected
     desk.execute("UPDATE resubmissions SET taken_at = NULL")
     with db.transaction() as tx:
-        runs.resubmit_run(tx, run_id, [FailureClass.OUTPUT], actor="tester")
+        verbs.resubmit_run(tx, run_id, [FailureClass.OUTPUT], actor="tester")
         db.run(tx, "INSERT INTO steps (step, target_id, due_at) VALUES ('resubmit', :id, now())", id=run_id)
     desk.perform("resubmit", run_id)
     assert max(attempts(desk, run_id)) == 2
@@ -258,7 +265,7 @@ def test_a_wish_ends_a_pause_and_a_cancel_drops_the_wish(desk: DeskDriver, sandb
     desk.perform("resubmit", run_id)
     assert max(attempts(desk, run_id)) == 1 and desk.scalar("SELECT taken_at FROM resubmissions") is None
     with db.transaction() as tx:
-        runs.cancel_run(tx, run_id, actor="tester")
+        verbs.cancel_run(tx, run_id, actor="tester")
     assert "cancelled before it was sent" in desk.scalar("SELECT dropped FROM resubmissions")
     desk.work_until_over(run_id)
     assert max(attempts(desk, run_id)) == 1

@@ -122,14 +122,14 @@ def test_an_api_in_trouble_alone_leaves_books_that_agree(desk: DeskDriver, sandb
 def test_a_cancel_in_the_storm_ends_with_books_that_agree(
     desk: DeskDriver, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from webapp.batches import runs
+    from webapp.runs import verbs
 
     desk.change(batch_max_requests=8)
     sandbox.configure(delay=3600, canceled_share=0.5)
     run_id = desk.start(documents(30))
     desk.perform_until("in_progress")
     with db.transaction() as tx:
-        runs.cancel_run(tx, run_id, actor="tester")
+        verbs.cancel_run(tx, run_id, actor="tester")
     with monkeypatch.context() as patched:
         patched.setattr(db, "transaction", mortal(0.03, 1))
         drive(desk, run_id)

@@ -18,10 +18,11 @@ from support.desk import DeskDriver, documents
 from support.sandbox import Sandbox
 
 from webapp import db
-from webapp.batches import encoding, runs, settling, submission
+from webapp.batches import encoding, settling, submission
 from webapp.batches.body import request_lines
 from webapp.batches.models import SubmissionOutcome
 from webapp.batches.states import FailureClass
+from webapp.runs import verbs
 
 
 class Killed(BaseException):
@@ -42,7 +43,7 @@ def bodies(sandbox: Sandbox) -> dict[str, bytes]:
 
 def resume(run_id: int) -> None:
     with db.transaction() as tx:
-        runs.resume_run(tx, run_id, actor="tester")
+        verbs.resume_run(tx, run_id, actor="tester")
 
 
 # -- what is sent ----------------------------------------------------------------------------------------------
@@ -244,7 +245,7 @@ def test_a_failed_batch_can_be_sent_again_by_hand(desk: DeskDriver, sandbox: San
     run_id, _ = planned(desk)
     desk.work_until_over(run_id)
     with db.transaction() as tx:
-        assert runs.resubmit_run(tx, run_id, [FailureClass.FIX], actor="tester") == 5
+        assert verbs.resubmit_run(tx, run_id, [FailureClass.FIX], actor="tester") == 5
     desk.work_until_over(run_id)
     assert desk.summary(run_id).succeeded == 5
     audit(desk, sandbox)

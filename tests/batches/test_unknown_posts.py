@@ -9,9 +9,9 @@ from support.sandbox import Sandbox
 from support.unknown import settle, slow_stranger, stranger, unknown
 
 from webapp import db, wishes
-from webapp.batches import runs
 from webapp.errors import Refused
 from webapp.gateway import Gateway
+from webapp.runs import verbs
 
 
 def test_before_the_grace_time_nothing_is_sent_again(desk: DeskDriver, sandbox: Sandbox) -> None:
@@ -277,7 +277,7 @@ def test_cancelling_an_unknown_post_ends_the_run_either_way(
 ) -> None:
     run_id, _ = unknown(desk, sandbox, fault)
     with db.transaction() as tx:
-        runs.cancel_run(tx, run_id, actor="tester")
+        verbs.cancel_run(tx, run_id, actor="tester")
     desk.work_until_over(run_id, hurry=True)
     assert desk.status(run_id).state == "cancelled"
     assert {row.status for row in desk.outputs(run_id)} == {ends}

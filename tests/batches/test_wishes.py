@@ -12,8 +12,9 @@ from support.sandbox import Sandbox
 from support.unknown import settle, slow_stranger, stranger, unknown
 
 from webapp import db
-from webapp.batches import runs, submission
+from webapp.batches import submission
 from webapp.errors import Refused
+from webapp.runs import verbs
 
 HOUR = 3600
 
@@ -22,18 +23,18 @@ Wish = Callable[[DeskDriver, int], None]
 
 def cancel_run(desk: DeskDriver, run_id: int) -> None:
     with db.transaction() as tx:
-        runs.cancel_run(tx, run_id, actor="tester")
+        verbs.cancel_run(tx, run_id, actor="tester")
 
 
 def cancel_batch(desk: DeskDriver, run_id: int) -> None:
     batch_id = desk.scalar("SELECT id FROM batches WHERE run_id = :id", id=run_id)
     with db.transaction() as tx:
-        runs.cancel_batch(tx, batch_id, actor="tester")
+        verbs.cancel_batch(tx, batch_id, actor="tester")
 
 
 def pause(desk: DeskDriver, run_id: int) -> None:
     with db.transaction() as tx:
-        runs.pause(tx, run_id, actor="tester")
+        verbs.pause(tx, run_id, actor="tester")
 
 
 WISHES: dict[str, Wish] = {"cancel run": cancel_run, "cancel batch": cancel_batch, "pause": pause}
@@ -200,7 +201,7 @@ def test_a_pause_in_each_state_sends_nothing_new_and_stores_what_is_at_the_api(
     audit(desk, sandbox, over=False, strangers=scene.strangers)
 
     with db.transaction() as tx:
-        runs.resume_run(tx, scene.run_id, actor="tester")
+        verbs.resume_run(tx, scene.run_id, actor="tester")
     sandbox.configure(delay=0)
     scene.go_on()
     assert desk.status(scene.run_id).state == "finished"
@@ -225,7 +226,7 @@ def test_a_run_paused_while_it_is_planned_waits_and_goes_on(desk: DeskDriver, sa
     with pytest.raises(Refused, match="paused already"):
         pause(desk, run_id)
     with db.transaction() as tx:
-        runs.resume_run(tx, run_id, actor="tester")
+        verbs.resume_run(tx, run_id, actor="tester")
     desk.work_until_over(run_id, hurry=True)
     assert desk.summary(run_id).succeeded == 5
     audit(desk, sandbox)
@@ -257,7 +258,7 @@ def test_failures_wait_while_a_run_is_paused_and_go_again_once_it_is_resumed(
         desk.perform_due()
     assert len(sandbox.bill()["batches"]) == 1
     with db.transaction() as tx:
-        runs.resume_run(tx, run_id, actor="tester")
+        verbs.resume_run(tx, run_id, actor="tester")
     desk.work_until_over(run_id, hurry=True)
     assert desk.summary(run_id).succeeded == 5
     audit(desk, sandbox)

@@ -12,8 +12,6 @@ from typing import Any
 from webapp import db, gateway
 from webapp.batches import (
     books,
-    deliveries,
-    delivering,
     ingestion,
     outcomes,
     polling,
@@ -24,6 +22,7 @@ from webapp.batches import (
 )
 from webapp.batches.outcomes import Outcome, settle_outputs
 from webapp.batches.states import BatchState, DeliveryState, OutputState, RunState, move_batch
+from webapp.delivery import deliveries, delivering
 from webapp.errors import ApiError
 from webapp.gateway import Gateway
 from webapp.money import ledger

@@ -19,11 +19,12 @@ from typing import NamedTuple
 from webapp.gateway import Gateway
 
 ROOT = Path(__file__).resolve().parents[2]
-# Where transactions of steps are. Four files of the room have none: a command imports, `doctor` audits, a page
+ROOMS = ("batches", "datasets", "delivery", "installed", "money", "runs")
+# Where transactions of steps are. Four files of the rooms have none: a command imports, `doctor` audits, a page
 # previews, and what keeps a lease is a thread that is at its boundary every four seconds, whatever the step does.
 FILES = [
     ROOT / "webapp" / "jobs.py",
-    *sorted((ROOT / "webapp" / "batches").glob("*.py")),
+    *(path for room in ROOMS for path in sorted((ROOT / "webapp" / room).glob("*.py"))),
 ]
 NO_STEPS = {"importing", "auditing", "preview", "steps"}
 #: What a worker does in `jobs`: its own transactions around a step. The rest is the web's, and a thread's that ends a

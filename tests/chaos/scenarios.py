@@ -26,16 +26,16 @@ from chaos.boundaries import Watch, watch
 from chaos.household import PATIENCE, TABLE_URL, TAKEN_FROM, Household, Workshop
 from chaos.orders import LEAVE, STALL, WAIT, WAIT_SECONDS
 from chaos.points import Point
-from webapp import cap_wishes, db, delivery_wishes, plugin_wishes, source_wishes, wishes
+from webapp import db, wishes
 from webapp.batches import leaving
-from webapp.batches.caps import Scope
 from webapp.batches.completion import pause_run
 from webapp.batches.naming import new_token
-from webapp.batches.schedules import Wanted
-from webapp.batches.staleness import Over
 from webapp.batches.states import FailureClass
 from webapp.batches.steps import Lease, StepName, due
 from webapp.errors import BatchdeskError
+from webapp.money.caps import Scope
+from webapp.runs.schedules import Wanted
+from webapp.runs.staleness import Over
 
 RECORDS = 24
 FEW = 6
@@ -167,7 +167,7 @@ def start(desk: DeskDriver, scenario: Scenario, folder: Path) -> int:
     if scenario.task != "alt_text":
         run_id = desk.start(documents(scenario.records), task=scenario.task)
         if scenario.cap is not None:
-            cap_wishes.ask_cap(Scope.RUN, str(run_id), Decimal(scenario.cap), actor="chaos")
+            wishes.ask_cap(Scope.RUN, str(run_id), Decimal(scenario.cap), actor="chaos")
         if scenario.uploads:
             upload(desk, run_id)
             take_in()
@@ -186,7 +186,7 @@ def want_plugins(version: str) -> None:
     """Ask for a version of a plugin twice, and for one that is no plugin."""
     made = wheel(version, module=OWN_MODULE)
     for content in (made, made, wheel(version, module=OWN_MODULE, entry_points="")):
-        plugin_wishes.ask_plugin_fetch(file_name(version), content=content, actor="chaos")
+        wishes.ask_plugin_fetch(file_name(version), content=content, actor="chaos")
 
 
 def click_on_plugins(desk: DeskDriver, run_id: int, what: str) -> None:
@@ -194,7 +194,7 @@ def click_on_plugins(desk: DeskDriver, run_id: int, what: str) -> None:
     with suppress(BatchdeskError):
         if what == "confirm":
             for (install_id,) in desk.rows("SELECT id FROM plugin_installs WHERE state = 'waiting' ORDER BY id"):
-                plugin_wishes.ask_plugin_install(install_id, actor="chaos")
+                wishes.ask_plugin_install(install_id, actor="chaos")
             return
         dataset = desk.scalar("SELECT dataset_id FROM runs WHERE id = :id", id=run_id)
         desk.desk.take_up()
@@ -206,10 +206,10 @@ def _deliver(desk: DeskDriver, run_id: int, *, refuses: bool) -> None:
     """Let the outputs of a run go to the table, which is there already, and another, if it refuses."""
     if not desk.scalar("SELECT count(*) FROM destinations"):
         settings = {"url": f"env:{TABLE_URL}", "table": TABLE, "identity": "custom_id"}
-        delivery_wishes.ask_make_destination("chaos", "sql_table", settings, actor="chaos")
+        wishes.ask_make_destination("chaos", "sql_table", settings, actor="chaos")
     if refuses:
         desk.execute(f"CREATE TABLE IF NOT EXISTS {TABLE} (nothing int)")
-    delivery_wishes.ask_deliver(run_id, ["chaos"], actor="chaos")
+    wishes.ask_deliver(run_id, ["chaos"], actor="chaos")
 
 
 def upload(desk: DeskDriver, run_id: int) -> None:
@@ -224,7 +224,7 @@ def take_in() -> None:
     """Ask for the records of a source: one, in a file of the household's."""
     name = f"{new_token()}.csv"
     (Path(os.environ[TAKEN_FROM]) / name).write_text("key,text\na,alpha\n")
-    source_wishes.ask_source("files", {"path": name}, dataset_name="taken in", actor="chaos", token=new_token())
+    wishes.ask_source("files", {"path": name}, dataset_name="taken in", actor="chaos", token=new_token())
 
 
 def click_on_uploads(desk: DeskDriver, what: str) -> None:
@@ -249,7 +249,7 @@ def click(run_id: int, what: str) -> None:
         elif what == "unlimit":
             wishes.ask_configure("limits", {"most_records": ""}, actor="chaos")
         elif what == "raise":
-            cap_wishes.ask_cap(Scope.RUN, str(run_id), Decimal(1), actor="chaos")
+            wishes.ask_cap(Scope.RUN, str(run_id), Decimal(1), actor="chaos")
             wishes.ask_resume(run_id, actor="chaos")
         elif what == "look":
             wishes.ask_look(actor="chaos")

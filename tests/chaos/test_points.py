@@ -12,8 +12,8 @@ BEYOND = {
     "planning._deadly": "a task that kills its worker time and again; see tests/batches/test_planning.py",
     "pluginset._wanted": "a read of what is installed, which this process has made before its first step",
     "processing._no_task": "a task that is gone; see tests/batches/test_processing.py",
-    "delivering._rest": "a destination that is disabled; see tests/batches/test_delivering.py",
-    "delivering._give_up": "a sink that is gone; see tests/batches/test_delivering.py",
+    "delivering._rest": "a destination that is disabled; see tests/delivery/test_delivering.py",
+    "delivering._give_up": "a sink that is gone; see tests/delivery/test_delivering.py",
 }
 
 

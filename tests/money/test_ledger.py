@@ -13,10 +13,10 @@ from support.desk import DeskDriver, documents
 from support.sandbox import Sandbox
 
 from webapp import db
-from webapp.batches import runs
 from webapp.batches.auditing import faults
 from webapp.batches.states import FailureClass
 from webapp.money import ledger
+from webapp.runs import verbs
 
 BILLED = ledger.Billed("msgbatch_1", 1, 1, datetime(2026, 11, 22, tzinfo=UTC))
 USAGE = {"input_tokens": 1000, "output_tokens": 100}
@@ -138,7 +138,7 @@ def test_answers_that_were_paid_and_never_seen_go_again_only_by_hand(desk: DeskD
     run_id = desk.run(documents(6))
     assert (desk.summary(run_id).succeeded, desk.summary(run_id).missing) == (4, 2)
     with db.transaction() as tx:
-        assert runs.resubmit_run(tx, run_id, [FailureClass.RETRY], actor="tester") == 2
+        assert verbs.resubmit_run(tx, run_id, [FailureClass.RETRY], actor="tester") == 2
     desk.work_until_over(run_id)
     assert desk.summary(run_id).succeeded == 6
     assert desk.scalar("SELECT count(*) FROM ledger_lines") == 6

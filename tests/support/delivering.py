@@ -12,8 +12,8 @@ from typing import Any
 
 from support.desk import DeskDriver, documents
 
-from webapp import db, delivery_wishes
-from webapp.batches.delivering import ACTOR
+from webapp import db, wishes
+from webapp.delivery.delivering import ACTOR
 
 FOLDER = "told"
 SOURCE = """
@@ -100,7 +100,7 @@ class Teller:
 
     def destination(self, name: str = "there") -> int:
         """Save a destination of the sink; its id."""
-        return delivery_wishes.ask_make_destination(name, "teller", {"folder": str(self.folder)}, actor="tester")
+        return wishes.ask_make_destination(name, "teller", {"folder": str(self.folder)}, actor="tester")
 
     def run(self, count: int = 5, to: str = "there") -> int:
         """A run over some records that is over, and nothing of it delivered yet; its id."""

@@ -15,15 +15,16 @@ from flask import Flask
 from support.sandbox import API_KEY
 
 from webapp import PLUGINS, db, jobs
-from webapp.batches import queries, runs
+from webapp.batches import queries
 from webapp.batches.desk import Desk
-from webapp.batches.importing import import_records
+from webapp.datasets.importing import import_records
 from webapp.hooks import load_plugins
 from webapp.local import Services
 from webapp.records.exporting import OutputRow
 from webapp.records.jsontext import dumps
 from webapp.records.reading import Problem, read_records
 from webapp.records.record import Record
+from webapp.runs import verbs
 from webapp.settings import Settings, load
 
 PATIENCE = 100.0  # seconds; machines that run tests are slow and busy
@@ -109,7 +110,7 @@ class DeskDriver:
             dataset, _ = import_records(
                 tx, records, name="docs", source=Path("docs.jsonl"), text_field="text", owner="tester"
             )
-            return runs.start_run(tx, dataset_id=dataset, task=chosen, settings=parsed, owner="tester")
+            return verbs.start_run(tx, dataset_id=dataset, task=chosen, settings=parsed, owner="tester")
 
     def perform_due(self) -> int:
         """Perform every step that is due now, once; how many."""

@@ -13,15 +13,15 @@ from support.sandbox import Sandbox
 from support.unknown import stranger, unknown
 from support.uploading import Uploads
 
-from webapp import cap_wishes, db, delivery_wishes, hearts, source_wishes, wishes
-from webapp.batches.caps import Scope
+from webapp import db, hearts, wishes
 from webapp.batches.naming import new_token
 from webapp.batches.reprocessing import Which
-from webapp.batches.schedules import Wanted
-from webapp.batches.staleness import Over
 from webapp.batches.states import DeliveryState, FailureClass, move_delivery
 from webapp.money import overrides
+from webapp.money.caps import Scope
 from webapp.records.escapes import storable
+from webapp.runs.schedules import Wanted
+from webapp.runs.staleness import Over
 
 # What somebody might write who means harm, or does not care. Each would break out of another place.
 HOSTILE = (
@@ -100,8 +100,8 @@ def fill(desk: DeskDriver, sandbox: Sandbox) -> None:
     sent.imported("bad.csv", b"key,text\n,nobody\n")
     sent.imported("next.csv", b"key,text\ndoc-0,changed\n", dataset_id=1)
     sent.store("waiting.csv", b"key,text\na,alpha\n")
-    source_wishes.ask_outputs(run_id, actor="t", token=new_token())
-    source_wishes.ask_source("files", {"path": "a"}, dataset_name="a", actor="t", token=new_token())
+    wishes.ask_outputs(run_id, actor="t", token=new_token())
+    wishes.ask_source("files", {"path": "a"}, dataset_name="a", actor="t", token=new_token())
     desk.perform_due()
     unknown(desk, sandbox, "drop_after")
     stranger(sandbox)
@@ -110,8 +110,8 @@ def fill(desk: DeskDriver, sandbox: Sandbox) -> None:
     desk.start(documents(3))
     nightly = Wanted("Nightly", Over.STALE, "30 2 * * *", "Europe/Berlin")
     wishes.ask_schedule(1, "summarise", {}, nightly, actor="t", token=new_token())
-    cap_wishes.ask_cap(Scope.TASK, "classify", Decimal(5), actor="t")
-    cap_wishes.ask_cap(Scope.RUN, str(run_id), Decimal("0.5"), actor="t")
+    wishes.ask_cap(Scope.TASK, "classify", Decimal(5), actor="t")
+    wishes.ask_cap(Scope.RUN, str(run_id), Decimal("0.5"), actor="t")
     for model in ("claude-new", "claude-haiku-4-5"):
         with db.transaction() as tx:
             overrides.add(tx, overrides.Wanted(model, date(2026, 1, 1), NEW_PRICE, "A letter."), actor="t")
@@ -124,9 +124,9 @@ def fill(desk: DeskDriver, sandbox: Sandbox) -> None:
 def deliver(run_id: int) -> None:
     """A destination with a delivery that has failed, and one that is disabled."""
     for name in ("there", "elsewhere"):
-        delivery_wishes.ask_make_destination(name, "sql_table", {"url": "env:NOT_THERE"}, actor="t")
-    delivery_wishes.ask_deliver(run_id, ["there", "elsewhere"], actor="t")
-    delivery_wishes.ask_switch_destination(2, on=False, actor="t")
+        wishes.ask_make_destination(name, "sql_table", {"url": "env:NOT_THERE"}, actor="t")
+    wishes.ask_deliver(run_id, ["there", "elsewhere"], actor="t")
+    wishes.ask_switch_destination(2, on=False, actor="t")
     with db.transaction() as tx:
         for (failed,) in db.rows(tx, "SELECT id FROM deliveries WHERE kind = 'sink'"):
             move_delivery(tx, failed, DeliveryState.FAILED, actor="t", words="It failed.", reason="It is away.")

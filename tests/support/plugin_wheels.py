@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from webapp import db
-from webapp.batches import installs, plugins
+from webapp.installed import installs, versions
 from webapp.packages import wheels
 
 # A task that says which version of it has made the output.
@@ -98,8 +98,8 @@ def keep(actor: str) -> None:
     """A plugin in two versions, disabled so that nobody loads it; one that waits for a person, one that was refused."""
     with db.transaction() as tx:
         for version in ("1.0", "1.1"):
-            plugins.put(tx, wheels.read(wheel(version), file_name(version)), [], actor=actor)
-        plugins.set_enabled(tx, NAME, False, actor=actor)
+            versions.put(tx, wheels.read(wheel(version), file_name(version)), [], actor=actor)
+        versions.set_enabled(tx, NAME, False, actor=actor)
         waiting = installs.ask(tx, f"{NAME}==1.2", None, actor=actor)
         needy = wheel("1.2", requires=["pydantic>=2", "anyio"], metadata=["Author: Ann"])
         installs.looked_into(tx, waiting, wheels.read(needy, file_name("1.2")), actor=actor)

@@ -23,14 +23,14 @@ from support.unknown import slow_stranger
 from support.uploading import Uploads
 from werkzeug.routing import Rule
 
-from webapp import cap_wishes, db, hearts, source_wishes, wishes
-from webapp.batches.caps import Scope
+from webapp import db, hearts, wishes
 from webapp.batches.naming import new_token
 from webapp.batches.reprocessing import Which
-from webapp.batches.schedules import Wanted
-from webapp.batches.staleness import Over
 from webapp.batches.states import FailureClass
 from webapp.money import overrides
+from webapp.money.caps import Scope
+from webapp.runs.schedules import Wanted
+from webapp.runs.staleness import Over
 
 # What is no page: files to keep, pictures, and what scripts and machines ask.
 NO_PAGES = re.compile(
@@ -64,8 +64,8 @@ def fill(desk: DeskDriver, sandbox: Sandbox, folder: Path) -> None:
     desk.work_until_over(first, hurry=True)
     nightly = Wanted("Nightly", Over.STALE, "30 2 * * *", "Europe/Berlin")
     wishes.ask_schedule(1, "summarise", {}, nightly, actor="ann@example.com", token=new_token())
-    cap_wishes.ask_cap(Scope.TASK, "classify", Decimal(25), actor="ann@example.com")
-    cap_wishes.ask_cap(Scope.RUN, str(first), Decimal("0.5"), actor="ann@example.com")
+    wishes.ask_cap(Scope.TASK, "classify", Decimal(25), actor="ann@example.com")
+    wishes.ask_cap(Scope.RUN, str(first), Decimal("0.5"), actor="ann@example.com")
     filling.deliver(first)
     make_person("operator", "ann@example.com")
     with db.transaction() as tx:
@@ -83,9 +83,9 @@ def _uploads(desk: DeskDriver) -> None:
     sent.imported("people.csv", b"key,text\na,alpha\n,nobody\na,again\n")
     sent.imported("next.csv", b"key,text\ndoc-0,changed\nnew,beta\n", dataset_id=1)
     sent.store("waiting.csv", b"key,text,more\n" + b"k" * 200 + b",alpha," + b"x" * 300 + b"\n,none,\n")
-    source_wishes.ask_outputs(1, actor="ann@example.com", token=new_token())
+    wishes.ask_outputs(1, actor="ann@example.com", token=new_token())
     query = {"database": "env:NOT_THERE", "query": "SELECT id AS key,\n  body AS text\nFROM letters"}
-    source_wishes.ask_source("sql_query", query, dataset_name="Letters", actor="ann@example.com", token=new_token())
+    wishes.ask_source("sql_query", query, dataset_name="Letters", actor="ann@example.com", token=new_token())
     desk.perform_due()
 
 

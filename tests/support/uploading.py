@@ -9,7 +9,7 @@ from typing import Any
 from support.desk import DeskDriver
 
 from webapp import db
-from webapp.batches import uploads
+from webapp.datasets import uploads
 
 
 class Uploads:

@@ -17,12 +17,12 @@ from webapp.admin.forms import SettingsForm, asked_token, task_named
 from webapp.admin.frame import Page, act, back_to, expose, reading
 from webapp.batches.desk import ceiling
 from webapp.batches.naming import new_token
-from webapp.batches.rebuilding import rebuildable
 from webapp.batches.reprocessing import Which, reprocessable
 from webapp.batches.selecting import Meant
 from webapp.batches.states import FailureClass
 from webapp.errors import BatchdeskError
 from webapp.records import jsontext
+from webapp.runs.rebuilding import rebuildable
 
 # What a class of failures means for those who think about building the requests anew.
 REBUILD_WORDS = {

@@ -10,13 +10,13 @@ from flask import abort, current_app, flash, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 from sqlalchemy import Connection
 
-from webapp import cap_wishes, db, wishes
+from webapp import db, wishes
 from webapp.admin.access import actor, acts, manages
 from webapp.admin.frame import Page, act, back_to, expose, reading
-from webapp.batches import caps
-from webapp.batches.caps import Scope
-from webapp.batches.spending import usd
 from webapp.errors import BatchdeskError
+from webapp.money import caps
+from webapp.money.caps import Scope
+from webapp.money.exposure import usd
 
 MONTHLY = [Scope.ACCOUNT, Scope.TASK, Scope.OWNER]
 SUGGESTED = 100  # names that a form offers
@@ -56,7 +56,7 @@ class CapsPage(Page):
     def remove(self, cap_id: int) -> ResponseReturnValue:
         back = back_to(url_for(".index"))
         if request.method == "POST":
-            return act(back, lambda: f"Taken away: {cap_wishes.ask_cap_away(cap_id, actor=actor())}.")
+            return act(back, lambda: f"Taken away: {wishes.ask_cap_away(cap_id, actor=actor())}.")
         cap = _cap(reading(), cap_id)
         return self.render("desk/remove_cap.html", cap=cap, named=caps.words(cap.scope, cap.target), back=back)
 
@@ -64,7 +64,7 @@ class CapsPage(Page):
         try:
             amount = caps.amount(request.form.get("limit", ""))
             refuse = "refuse" in request.form
-            cap_wishes.ask_cap(scope, target, amount, actor=actor(), refuse_unpriced=refuse)
+            wishes.ask_cap(scope, target, amount, actor=actor(), refuse_unpriced=refuse)
         except BatchdeskError as error:
             return self._form(cap, str(error))
         flash(
@@ -110,12 +110,12 @@ class RunsCap(Page):
         """Set the cap, or take it away where the field is empty; resume the run if that is wanted with it."""
         if text:
             amount = caps.amount(text)
-            cap_wishes.ask_cap(Scope.RUN, str(run_id), amount, actor=actor(), refuse_unpriced="refuse" in request.form)
+            wishes.ask_cap(Scope.RUN, str(run_id), amount, actor=actor(), refuse_unpriced="refuse" in request.form)
             flash(f"The cap of run {run_id} is {usd(amount)} now.", "success")
         else:
             level = caps.level_of_run(reading(), run_id)
             if level is not None:
-                cap_wishes.ask_cap_away(level.id, actor=actor())
+                wishes.ask_cap_away(level.id, actor=actor())
                 flash(f"Run {run_id} has no cap of its own now.", "success")
         if "resume" in request.form:
             wishes.ask_resume(run_id, actor=actor())

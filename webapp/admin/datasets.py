@@ -18,9 +18,9 @@ from webapp.admin.payloads import laid_out
 from webapp.admin.sources import SourcePages
 from webapp.admin.subjects import SubjectPages, present
 from webapp.admin.uploads import UploadPages
-from webapp.batches.derived import run_named
 from webapp.batches.naming import new_token
-from webapp.batches.uploads import OPEN
+from webapp.datasets.derived import run_named
+from webapp.datasets.uploads import OPEN
 
 PER_PAGE = 50
 WINDOW = 20_000  # datasets that a search by name looks through before it stops and says so

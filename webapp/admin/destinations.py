@@ -12,13 +12,13 @@ from flask import abort, flash, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 from sqlalchemy import Connection
 
-from webapp import db, delivery_wishes
+from webapp import db, wishes
 from webapp.admin.access import actor, acts
 from webapp.admin.filters import Asked
 from webapp.admin.forms import SettingsForm, registry
 from webapp.admin.frame import Page, act, back_to, expose, reading
 from webapp.admin.payloads import laid_out
-from webapp.batches import destinations
+from webapp.delivery import destinations
 from webapp.errors import BatchdeskError, NotFound
 from webapp.hooks import Sink
 from webapp.records import jsontext
@@ -65,7 +65,7 @@ class DestinationsPage(Page):
             faults = [] if destinations.NAME.fullmatch(name) else [f"Write {destinations.NAMING}."]
             if form.parse() is not None and not faults:
                 try:
-                    made = delivery_wishes.ask_make_destination(name, sink.name, form.raw, actor=actor())
+                    made = wishes.ask_make_destination(name, sink.name, form.raw, actor=actor())
                 except BatchdeskError as error:
                     faults.append(str(error))
                 else:
@@ -83,7 +83,7 @@ class DestinationsPage(Page):
         form = SettingsForm.of(sink, jsontext.loads(found.settings))
         if request.method == "POST" and form.parse() is not None:
             try:
-                delivery_wishes.ask_edit_destination(destination_id, form.raw, actor=actor())
+                wishes.ask_edit_destination(destination_id, form.raw, actor=actor())
             except BatchdeskError as error:
                 form.problems.append(str(error))
             else:
@@ -124,7 +124,7 @@ class DestinationsPage(Page):
 
     def _switch(self, destination_id: int, words: str, *, on: bool) -> ResponseReturnValue:
         def deed() -> str:
-            delivery_wishes.ask_switch_destination(destination_id, on=on, actor=actor())
+            wishes.ask_switch_destination(destination_id, on=on, actor=actor())
             return f"Destination {destination_id} is {words}"
 
         return act(back_to(url_for(".details", destination_id=destination_id)), deed)
@@ -135,7 +135,7 @@ class DestinationsPage(Page):
         if request.method == "POST":
 
             def deed() -> str:
-                delivery_wishes.ask_delete_destination(destination_id, actor=actor())
+                wishes.ask_delete_destination(destination_id, actor=actor())
                 return f"Destination {destination_id} is deleted. What was delivered there stays there."
 
             return act(url_for(".index"), deed)
@@ -148,7 +148,7 @@ class DestinationsPage(Page):
     @expose("/deliveries/<row:delivery_id>/again", methods=("POST",))
     def again(self, delivery_id: int) -> ResponseReturnValue:
         def deed() -> str:
-            delivery_wishes.ask_deliver_again(delivery_id, actor=actor())
+            wishes.ask_deliver_again(delivery_id, actor=actor())
             return f"Delivery {delivery_id} is tried again, from where it had come to."
 
         return act(back_to(url_for(".index")), deed)

@@ -10,7 +10,8 @@ from typing import Any
 from sqlalchemy import Connection
 
 from webapp import db
-from webapp.batches import installs, uploads
+from webapp.datasets import uploads
+from webapp.installed import installs
 
 EVENTS = 30
 _TARGETS = {"upload_id": uploads.TARGET, "install_id": installs.TARGET}

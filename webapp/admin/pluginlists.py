@@ -15,13 +15,13 @@ from sqlalchemy import Connection
 
 from webapp import db
 from webapp.admin.forms import Described, described, registry
-from webapp.batches import configuring, plugin_queries, plugins
 from webapp.batches.desk import Desk
-from webapp.batches.plugin_queries import Agreement, Health
 from webapp.errors import BatchdeskError
 from webapp.hooks import PluginInfo, PluginProblem, Task
 from webapp.hooks.configured import Configured
 from webapp.hooks.loading import SHIPPED
+from webapp.installed import configuring, overview, versions
+from webapp.installed.overview import Agreement, Health
 
 RUNS_SHOWN = 5  # of each version
 EVENTS = 20
@@ -51,7 +51,7 @@ class Shown:
     """A plugin as pages show it.
 
     :param name: by which it is found: of the distribution where it is installed, else of the plugin.
-    :param row: of `plugin_queries.installed`, where it is installed.
+    :param row: of `overview.installed`, where it is installed.
     :param infos: what of it is loaded; a package may bring several plugins.
     :param changed: who disabled it, and when, where it is of the environment.
     """
@@ -124,8 +124,8 @@ class LeftOut(NamedTuple):
 
 def listed(tx: Connection) -> list[Shown]:
     """All plugins: installed ones first, then those of the environment as they are loaded, then disabled ones."""
-    known, health = registry(), plugin_queries.health(tx)
-    found = [_installed(row, known.plugins, known.problems, health) for row in plugin_queries.installed(tx)]
+    known, health = registry(), overview.health(tx)
+    found = [_installed(row, known.plugins, known.problems, health) for row in overview.installed(tx)]
     for info in known.plugins:
         if info.version_id is None:
             kind, source = _origin(info.name, info.source)
@@ -136,7 +136,7 @@ def listed(tx: Connection) -> list[Shown]:
         if one.version_id is None
     ]
     there = {one.name for one in found if one.kind != Kind.INSTALLED}
-    disabled = {row.name: row for row in plugin_queries.disabled(tx)}
+    disabled = {row.name: row for row in overview.disabled(tx)}
     # Those that are not loaded yet, or not in safe mode, are known by their names alone.
     others = desk().loader.environment() if not there else set()
     found += [
@@ -156,7 +156,7 @@ def find(tx: Connection, name: str) -> Shown | None:
     for one in found:
         if name in (info.name for info in one.infos):  # as events of its settings name it
             return one
-    former = plugin_queries.versions(tx, name)
+    former = overview.every_version(tx, name)
     if former:
         return Shown(name, Kind.INSTALLED, former[0].version, "", removed=True)
     # One that was enabled just now may not be loaded here yet.
@@ -181,7 +181,7 @@ def left_out(agreement: Agreement) -> list[LeftOut]:
 
 
 class Version(NamedTuple):
-    """A version of an installed plugin, of `plugin_queries.versions`, with the latest runs that name it."""
+    """A version of an installed plugin, of `overview.every_version`, with the latest runs that name it."""
 
     row: Any
     used: bool
@@ -189,9 +189,9 @@ class Version(NamedTuple):
     more_runs: bool
 
 
-def versions(tx: Connection, shown: Shown) -> list[Version]:
+def every_version(tx: Connection, shown: Shown) -> list[Version]:
     """The versions of an installed plugin, the latest first."""
-    rows = plugin_queries.versions(tx, shown.name) if shown.kind == Kind.INSTALLED else []
+    rows = overview.every_version(tx, shown.name) if shown.kind == Kind.INSTALLED else []
     named: dict[int, list[int]] = {row.id: [] for row in rows}
     for version_id, run_id in db.rows(
         tx,
@@ -263,7 +263,7 @@ def events(tx: Connection, shown: Shown) -> Sequence[Any]:
         tx,
         "SELECT id, at, kind, actor, address, reason FROM events WHERE target_kind = :kind AND target = ANY(:names) "
         "ORDER BY id DESC LIMIT :limit",
-        kind=plugins.TARGET,
+        kind=versions.TARGET,
         names=sorted({shown.name, *(info.name for info in shown.infos)}),
         limit=EVENTS,
     )

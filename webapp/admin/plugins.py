@@ -11,15 +11,15 @@ from flask import abort, flash, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 from sqlalchemy import Connection
 
-from webapp import plugin_wishes, wishes
+from webapp import wishes
 from webapp.admin import history, pluginlists
 from webapp.admin.access import actor, manages
 from webapp.admin.forms import SettingsForm, registry
 from webapp.admin.frame import Page, act, back_to, expose, reading
 from webapp.admin.pluginlists import Kind, Shown, State
-from webapp.batches import configuring, plugin_queries, plugins
 from webapp.batches.states import InstallState
 from webapp.errors import BatchdeskError
+from webapp.installed import configuring, overview, versions
 from webapp.packages.wheels import MOST_BYTES
 from webapp.records.escapes import one_line
 from webapp.settings import PluginInstall
@@ -27,7 +27,7 @@ from webapp.settings import PluginInstall
 LONGEST_NAME = 200
 UNDER_WAY = (InstallState.FETCHING, InstallState.INSTALLING)
 # How installing is done, where it is not done here.
-HOW = {PluginInstall.OFF: plugin_wishes.OFF, PluginInstall.CLI: plugin_wishes.NOT_HERE}
+HOW = {PluginInstall.OFF: wishes.OFF, PluginInstall.CLI: wishes.NOT_HERE}
 
 
 class PluginsPage(Page):
@@ -36,13 +36,13 @@ class PluginsPage(Page):
     @expose("/")
     def index(self) -> ResponseReturnValue:
         tx = reading()
-        agreement = plugin_queries.agreement(tx)
+        agreement = overview.agreement(tx)
         return self.render(
             "desk/plugins.html",
             found=pluginlists.listed(tx),
             agreement=agreement,
             left_out=pluginlists.left_out(agreement),
-            installs=[one for one in plugin_queries.installs(tx) if one.state in plugin_queries.OPEN_INSTALLS],
+            installs=[one for one in overview.installs(tx) if one.state in overview.OPEN_INSTALLS],
             stamp=history.stamp(tx),
             **_ways(),
         )
@@ -54,10 +54,10 @@ class PluginsPage(Page):
         return self.render(
             "desk/plugin.html",
             shown=shown,
-            versions=pluginlists.versions(tx, shown),
+            versions=pluginlists.every_version(tx, shown),
             brought=pluginlists.brought(shown),
             own=pluginlists.own_settings(tx, shown),
-            agreement=plugin_queries.agreement(tx),
+            agreement=overview.agreement(tx),
             events=pluginlists.events(tx, shown),
             **_ways(),
         )
@@ -85,7 +85,7 @@ class PluginsPage(Page):
     @manages
     def enable(self, plugin: str) -> ResponseReturnValue:
         def deed() -> str:
-            plugin_wishes.ask_plugin_enabled(plugin, True, actor=actor())
+            wishes.ask_plugin_enabled(plugin, True, actor=actor())
             return f"{plugin} is enabled: every process takes it up within seconds."
 
         return act(back_to(url_for(".details", plugin=plugin)), deed)
@@ -107,8 +107,8 @@ class PluginsPage(Page):
             "desk/plugin_confirm.html",
             shown=shown,
             deed=deed,
-            runs=plugins.unfinished(tx, plugin) if shown.row is not None else [],
-            named=plugins.runs_named,
+            runs=versions.unfinished(tx, plugin) if shown.row is not None else [],
+            named=versions.runs_named,
             back=here,
         )
 
@@ -132,10 +132,10 @@ class PluginsPage(Page):
     def installation(self, install_id: int) -> ResponseReturnValue:
         """Where an installation stands: got, looked into, waiting for a person, tried, there."""
         tx = reading()
-        row = plugin_queries.install(tx, install_id)
+        row = overview.install(tx, install_id)
         if row is None:
             abort(404, f"There is no installation {install_id}.")
-        agreement = plugin_queries.agreement(tx)
+        agreement = overview.agreement(tx)
         return self.render(
             "desk/plugin_installation.html",
             row=row,
@@ -150,7 +150,7 @@ class PluginsPage(Page):
     @manages
     def confirm(self, install_id: int) -> ResponseReturnValue:
         def deed() -> str:
-            plugin_wishes.ask_plugin_install(install_id, actor=actor())
+            wishes.ask_plugin_install(install_id, actor=actor())
             return "It is being installed. This page goes on by itself."
 
         return act(url_for(".installation", install_id=install_id), deed)
@@ -159,7 +159,7 @@ class PluginsPage(Page):
     @manages
     def drop(self, install_id: int) -> ResponseReturnValue:
         def deed() -> str:
-            plugin_wishes.ask_plugin_drop(install_id, actor=actor())
+            wishes.ask_plugin_drop(install_id, actor=actor())
             return "It is not installed. Nothing of it was run."
 
         return act(url_for(".index"), deed)
@@ -167,7 +167,7 @@ class PluginsPage(Page):
 
 def _ways() -> dict[str, Any]:
     """What every page of plugins says of this installation."""
-    way = plugin_wishes.may_install()
+    way = wishes.may_install()
     safe_mode = pluginlists.desk().settings.safe_mode
     return {
         "here": way == PluginInstall.WEB,
@@ -199,19 +199,19 @@ def _fetch(wanted: str) -> int:
     name = PurePosixPath(((file and file.filename) or "").replace("\\", "/")).name
     if file is not None and name:
         # One byte more than is taken, to tell one that is too large.
-        return plugin_wishes.ask_plugin_fetch(name, actor=actor(), content=file.stream.read(MOST_BYTES + 1))
-    return plugin_wishes.ask_plugin_fetch(wanted, actor=actor())
+        return wishes.ask_plugin_fetch(name, actor=actor(), content=file.stream.read(MOST_BYTES + 1))
+    return wishes.ask_plugin_fetch(wanted, actor=actor())
 
 
 def _do(name: str, deed: str) -> str:
     if deed == "rollback":
-        version = plugin_wishes.ask_plugin_rollback(name, actor=actor())
+        version = wishes.ask_plugin_rollback(name, actor=actor())
         return f"{name} is at version {version} again: every process takes it up within seconds."
     if deed == "remove":
-        needing = plugin_wishes.ask_plugin_remove(name, actor=actor())
-        kept = f" Its wheel is kept for {plugins.runs_named(needing)} until they are over." if needing else ""
+        needing = wishes.ask_plugin_remove(name, actor=actor())
+        kept = f" Its wheel is kept for {versions.runs_named(needing)} until they are over." if needing else ""
         return f"{name} is removed.{kept}"
-    plugin_wishes.ask_plugin_enabled(name, False, actor=actor())
+    wishes.ask_plugin_enabled(name, False, actor=actor())
     return f"{name} is disabled: nothing new is started with it."
 
 

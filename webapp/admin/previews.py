@@ -15,8 +15,8 @@ from typing import Any
 from sqlalchemy import Connection
 
 from webapp import db
-from webapp.batches import uploads
-from webapp.batches.intake import for_pages
+from webapp.datasets import uploads
+from webapp.datasets.intake import for_pages
 from webapp.errors import InputError
 from webapp.records import jsontext
 from webapp.records.archives import Archive

@@ -21,11 +21,13 @@ from webapp.admin.frame import act, back_to, expose, reading
 from webapp.admin.many import Deed, Many
 from webapp.admin.payloads import laid_out
 from webapp.admin.starting import RunsStart
-from webapp.batches import caps, causes, deliveries, destinations, estimating, resubmissions
+from webapp.batches import causes, resubmissions
 from webapp.batches.naming import new_token
 from webapp.batches.queries import outputs_in_parts
 from webapp.batches.selecting import Meant
 from webapp.batches.states import FailureClass, RunState
+from webapp.delivery import deliveries, destinations
+from webapp.money import caps, estimating
 from webapp.money.ledger import run_totals
 
 BATCHES_SHOWN = 50

@@ -21,12 +21,12 @@ from webapp.admin.frame import Page, act, back_to, expose, reading
 from webapp.admin.payloads import laid_out
 from webapp.admin.starting import Subject, choosing, extents, find_dataset
 from webapp.admin.timing import ScheduleForm, in_words
-from webapp.batches.destinations import of_schedule
 from webapp.batches.naming import new_token
-from webapp.batches.schedules import find
-from webapp.batches.timetable import times
+from webapp.delivery.destinations import of_schedule
 from webapp.errors import BatchdeskError, InputError, NotFound
 from webapp.records import jsontext
+from webapp.runs.schedules import find
+from webapp.runs.timetable import times
 
 PER_PAGE = 25
 RUNS_SHOWN = 10

@@ -10,7 +10,7 @@ from flask import abort, flash, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 from sqlalchemy import Connection
 
-from webapp import db, jobs, source_wishes
+from webapp import db, jobs, wishes
 from webapp.admin.access import actor, acts
 from webapp.admin.filters import Asked
 from webapp.admin.forms import SettingsForm, asked_token, registry
@@ -44,7 +44,7 @@ class SourcePages(Page):
         if request.method == "POST" and form.parse() is not None:
             token = asked_token()
             try:
-                upload_id = source_wishes.ask_source(
+                upload_id = wishes.ask_source(
                     source_name,
                     form.raw,
                     dataset_name=dataset.name if dataset else title or source.title,
@@ -71,7 +71,7 @@ class SourcePages(Page):
         """Compare a dataset with what its source gives now; nothing changes before a person confirms it."""
         _dataset(reading(), dataset_id)
         try:
-            upload_id = source_wishes.ask_source_again(dataset_id, actor=actor(), token=asked_token())
+            upload_id = wishes.ask_source_again(dataset_id, actor=actor(), token=asked_token())
         except NotFound:
             raise
         except BatchdeskError as error:
@@ -84,7 +84,7 @@ class SourcePages(Page):
         """Make a dataset of the outputs that a run has now."""
         if db.scalar(reading(), "SELECT id FROM runs WHERE id = :id", id=run_id) is None:
             abort(404, f"There is no run {run_id}.")
-        return _onward(source_wishes.ask_outputs(run_id, actor=actor(), token=asked_token()))
+        return _onward(wishes.ask_outputs(run_id, actor=actor(), token=asked_token()))
 
 
 def _onward(upload_id: int) -> ResponseReturnValue:

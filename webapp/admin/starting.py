@@ -19,15 +19,16 @@ from webapp.admin.filters import Asked
 from webapp.admin.forms import SettingsForm, asked_token, registry
 from webapp.admin.frame import Page, done_reading, expose, reading
 from webapp.admin.payloads import laid_out
-from webapp.batches import caps, counting
+from webapp.batches import counting
 from webapp.batches.desk import Desk
-from webapp.batches.destinations import of_run
 from webapp.batches.naming import new_token
-from webapp.batches.preview import Preview, preview
-from webapp.batches.staleness import Extent, Over, extent
+from webapp.delivery.destinations import of_run
 from webapp.errors import BatchdeskError, NotFound
 from webapp.hooks import Task
+from webapp.money import caps
 from webapp.records import jsontext
+from webapp.runs.preview import Preview, preview
+from webapp.runs.staleness import Extent, Over, extent
 
 DATASETS = 20
 

@@ -13,9 +13,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from webapp import db
 from webapp.admin.access import OPEN
-from webapp.batches import plugins, pluginset
 from webapp.batches.desk import Desk
 from webapp.hearts import Heart
+from webapp.installed import pluginset, versions
 
 log = logging.getLogger("batchdesk")
 
@@ -37,7 +37,7 @@ class Taking:
             return
         try:
             with db.transaction() as tx:
-                generation = plugins.generation(tx)
+                generation = versions.generation(tx)
             if self.heart is None or self.heart.generation != generation:
                 with self._one:
                     self.heart = self._loaded(current_app.extensions["batchdesk"], generation)

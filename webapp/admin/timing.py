@@ -14,10 +14,10 @@ from wtforms.validators import InputRequired, Length, Regexp
 from wtforms.widgets import TimeInput
 
 from webapp.admin.destinations import chosen
-from webapp.batches.schedules import Wanted
-from webapp.batches.staleness import Over
-from webapp.batches.timetable import HELP, zones
 from webapp.records.escapes import readable
+from webapp.runs.schedules import Wanted
+from webapp.runs.staleness import Over
+from webapp.runs.timetable import HELP, zones
 
 DAYS = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
 EVERY = {

@@ -17,9 +17,9 @@ from webapp.admin import history, previews
 from webapp.admin.access import actor, acts
 from webapp.admin.frame import Page, act, expose, reading
 from webapp.admin.headers import DOWNLOAD
-from webapp.batches import uploads
-from webapp.batches.derived import run_named
 from webapp.batches.states import UploadState
+from webapp.datasets import uploads
+from webapp.datasets.derived import run_named
 from webapp.packages.wheels import MOST_BYTES
 from webapp.records.escapes import one_line
 from webapp.records.jsontext import dumps

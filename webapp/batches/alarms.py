@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from webapp import db
 from webapp.batches.completion import RESULTS_DAYS
-from webapp.batches.deliveries import whither
+from webapp.delivery.deliveries import whither
 
 WARN_DAYS = 7  # before results vanish: a batch ends within a day, so one this old has been in trouble for long
 RECENT_DAYS = 7  # what ended before that is history

@@ -13,13 +13,13 @@ from sqlalchemy import Connection
 
 from webapp import db
 from webapp.batches.bounded import Broke, bounded
-from webapp.batches.configuring import settings_of
 from webapp.batches.desk import Desk
 from webapp.batches.facts import run_facts
 from webapp.batches.states import RunState, move_run
 from webapp.batches.steps import Lease
 from webapp.errors import InputError, PluginError
 from webapp.hooks import Hooked, Registry, RunFacts, calls
+from webapp.installed.configuring import settings_of
 
 ACTOR = "check"
 _MEND = "Nothing was sent. Mend the plugin or take it away, then resume the run."

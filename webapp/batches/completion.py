@@ -7,7 +7,6 @@ from __future__ import annotations
 from sqlalchemy import Connection
 
 from webapp import db
-from webapp.batches import deliveries
 from webapp.batches.outcomes import settle_pending
 from webapp.batches.states import (
     OPEN_BATCH_STATES,
@@ -19,6 +18,7 @@ from webapp.batches.states import (
     move_run,
 )
 from webapp.batches.steps import StepName, due
+from webapp.delivery import deliveries
 from webapp.settings import Settings
 
 # Of requests r in batches b: those whose answer is not paid for and only lacking its line.

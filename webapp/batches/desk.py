@@ -13,11 +13,11 @@ from typing import Any
 from flask import current_app
 from pydantic import BaseModel
 
-from webapp.batches import pluginset
-from webapp.batches.pluginset import Present
 from webapp.gateway import Gateway, Heard
 from webapp.hooks import Registry, Task
 from webapp.hooks.loading import Loader
+from webapp.installed import pluginset
+from webapp.installed.pluginset import Present
 from webapp.records import jsontext
 from webapp.settings import Settings
 

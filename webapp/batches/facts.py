@@ -10,12 +10,11 @@ from typing import Any
 from sqlalchemy import Connection
 
 from webapp import db
-from webapp.batches import estimating
 from webapp.batches.queries import Counts, run_counts
 from webapp.batches.states import RunState
 from webapp.errors import NotFound
 from webapp.hooks import RunFacts
-from webapp.money import estimates
+from webapp.money import estimates, estimating
 from webapp.money.ledger import run_totals
 from webapp.records import jsontext
 

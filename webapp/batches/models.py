@@ -75,7 +75,7 @@ class Dataset(Base):
     source_name: Mapped[str | None]
     source_settings: Mapped[Any | None] = mapped_column(JSON)
     subjects: Mapped[int] = mapped_column(Integer, server_default="0")
-    # Counts the refreshes; see `webapp.batches.selections` for what a run over one of them holds.
+    # Counts the refreshes; see `webapp.runs.selections` for what a run over one of them holds.
     revision: Mapped[int] = mapped_column(Integer, server_default="1")
     created_by: Mapped[str]
     created_at: Mapped[datetime] = moment(now=True)
@@ -123,10 +123,10 @@ class Run(Base):
     selected: Mapped[bool] = mapped_column(server_default="false")
     task: Mapped[str]
     task_version: Mapped[str]
-    # The installed version that brings its task, see `webapp.batches.plugins`; NULL: a plugin of the environment.
+    # The installed version that brings its task, see `webapp.installed.versions`; NULL: a plugin of the environment.
     plugin_version_id: Mapped[int | None] = mapped_column(index=True)
     settings: Mapped[Any] = mapped_column(JSON)
-    settings_hash: Mapped[str | None]  # see `webapp.batches.staleness`
+    settings_hash: Mapped[str | None]  # see `webapp.runs.staleness`
     token: Mapped[str] = mapped_column(unique=True)
     shared: Mapped[Any | None] = mapped_column(JSON)
     # When its last request was built and cut; until then a resumed run is planned on.

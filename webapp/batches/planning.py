@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from webapp import db
-from webapp.batches import checking, estimating, leaving, selections
+from webapp.batches import checking, leaving
 from webapp.batches.ahead import ahead
 from webapp.batches.books import note, tally
 from webapp.batches.building import Mould, own_parts, shared_part
@@ -25,7 +25,9 @@ from webapp.batches.sharding import cut_pending
 from webapp.batches.states import FailureClass, RequestState, RunState, move_run
 from webapp.batches.steps import Lease
 from webapp.errors import InputError, NotFound, PluginError
+from webapp.money import estimating
 from webapp.records.escapes import storable
+from webapp.runs import selections
 
 CHUNK_ROWS = 2000
 CHUNK_BYTES = 8_000_000

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from sqlalchemy import Connection
 
 from webapp import db
-from webapp.batches import deliveries, leaving, reprocessing
+from webapp.batches import leaving, reprocessing
 from webapp.batches.ahead import ahead
 from webapp.batches.books import note
 from webapp.batches.bounded import Broke, bounded
@@ -25,6 +25,7 @@ from webapp.batches.outcomes import Outcome, settle_outputs
 from webapp.batches.reprocessing import ASKED_AGAIN
 from webapp.batches.states import OutputState, RunState, move_run
 from webapp.batches.steps import Lease
+from webapp.delivery import deliveries
 from webapp.errors import InputError, InvalidOutput, NotFound
 from webapp.hooks import Message, Task, calls
 from webapp.records import jsontext

@@ -14,12 +14,12 @@ from typing import Any
 from sqlalchemy import Connection
 
 from webapp import db
-from webapp.batches import selections
 from webapp.batches.desk import ceiling
 from webapp.batches.states import OPEN_BATCH_STATES, RunState
 from webapp.errors import NotFound
 from webapp.money import ledger
 from webapp.records.exporting import OutputRow
+from webapp.runs import selections
 
 Reading = Callable[[], AbstractContextManager[Connection]]  # opens a short transaction to read in
 

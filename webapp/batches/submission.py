@@ -15,7 +15,12 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from webapp import db
-from webapp.batches import caps, encoding, leaving, naming, settling
+from webapp.batches import (
+    encoding,
+    leaving,
+    naming,
+    settling,
+)
 from webapp.batches.accounts import find_account, relieve, requests_at_the_api, throttle, throttled_for
 from webapp.batches.body import request_lines
 from webapp.batches.books import explain_batch, hold_batch
@@ -39,6 +44,7 @@ from webapp.errors import (
     Leaving,
 )
 from webapp.gateway import ApiBatch
+from webapp.money import caps
 from webapp.records.escapes import storable
 
 log = logging.getLogger("batchdesk")

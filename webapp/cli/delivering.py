@@ -8,13 +8,13 @@ from typing import Any
 
 import click
 
-from webapp import db, delivery_wishes
-from webapp.batches import deliveries
-from webapp.batches import destinations as saved
+from webapp import db, wishes
 from webapp.batches.states import DeliveryState
 from webapp.cli.app import FAILURES, OK, tell
 from webapp.cli.environment import opened, through
 from webapp.cli.starting import OWNER, read_pairs
+from webapp.delivery import deliveries
+from webapp.delivery import destinations as saved
 from webapp.records.escapes import one_line
 
 LOOK_SECONDS = 0.2
@@ -51,7 +51,7 @@ def list_destinations() -> None:
 def add(name: str, sink: str, pairs: Mapping[str, str]) -> None:
     """Save a destination: a sink with its settings. Secrets are written as env:NAME, variables of the workers."""
     with opened(working=False):
-        delivery_wishes.ask_make_destination(name, sink, pairs, actor=OWNER)
+        wishes.ask_make_destination(name, sink, pairs, actor=OWNER)
     tell(f"Destination {name} is saved: `batchdesk run … --to {name}` sends outputs there.")
 
 
@@ -80,14 +80,14 @@ def deliver(context: click.Context, run_id: int, to: Sequence[str], no_wait: boo
 def _ask(run_id: int, to: Sequence[str]) -> bool:
     """Whether anything is to be waited for."""
     if to:
-        began = delivery_wishes.ask_deliver(run_id, to, actor=OWNER)
+        began = wishes.ask_deliver(run_id, to, actor=OWNER)
         if not began:
             tell(f"Run {run_id} is not over: its outputs are delivered when it is.")
         return bool(began)
     with db.transaction() as tx:
         failed = deliveries.failed_of(tx, run_id)
     for delivery_id in failed:
-        delivery_wishes.ask_deliver_again(delivery_id, actor=OWNER)
+        wishes.ask_deliver_again(delivery_id, actor=OWNER)
     tell(f"Deliveries that are tried again: {len(failed)}." if failed else "No delivery of it has failed.")
     return bool(failed)
 

@@ -16,15 +16,16 @@ from pathlib import Path
 import click
 
 from webapp import create_app, db, jobs
-from webapp.batches import queries, runs
-from webapp.batches.importing import Sieve, import_records
+from webapp.batches import queries
 from webapp.batches.queries import Summary
 from webapp.cli.app import FAILURES
 from webapp.cli.serving import bring_up
 from webapp.cli.waiting import INTERRUPTED, Ending, interruptible, wait_for
+from webapp.datasets.importing import Sieve, import_records
 from webapp.errors import Refused
 from webapp.local import Supervisor
 from webapp.records.reading import read_records
+from webapp.runs import verbs
 from webapp.settings import load
 
 LABELS = "network,files,text,numbers,time,processes,testing,language"
@@ -132,9 +133,9 @@ def _run(task_name: str, source: Path, **raw: str) -> Ending:
     with db.transaction() as tx:
         records = Sieve(None).records(read_records(source))
         dataset, kind = import_records(tx, records, name=source.name, source=source, text_field="text", owner="demo")
-        runs.check_kind(task, kind)
+        verbs.check_kind(task, kind)
         settings = registry.parse_settings(task, raw)
-        run_id = runs.start_run(tx, dataset_id=dataset, task=task, settings=settings, owner="demo")
+        run_id = verbs.start_run(tx, dataset_id=dataset, task=task, settings=settings, owner="demo")
     jobs.nudge()
     click.echo(f"Run {run_id}: {task_name} over {source.name}", err=True)
     ending = wait_for(run_id)

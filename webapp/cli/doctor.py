@@ -9,11 +9,23 @@ from typing import NamedTuple
 import click
 from flask import Flask, current_app
 
-from webapp import create_app, db, jobs, local, services
-from webapp.batches import alarms, auditing, outages, plugin_queries, queries
+from webapp import (
+    create_app,
+    db,
+    jobs,
+    local,
+    services,
+)
+from webapp.batches import (
+    alarms,
+    auditing,
+    outages,
+    queries,
+)
 from webapp.batches.outages import Part
 from webapp.cli.environment import schema_versions
 from webapp.errors import BatchdeskError, LocalServicesError
+from webapp.installed import overview
 from webapp.settings import VARIABLES, Settings, load, without_credentials
 
 SICK = 1
@@ -146,7 +158,7 @@ def _plugins() -> Iterator[Finding]:
         mend = "`batchdesk plugins check` shows where."
         yield Finding(False, f"Plugin {problem.plugin} was left out: {problem.error}", mend)
     with db.transaction() as tx:
-        now = plugin_queries.agreement(tx)
+        now = overview.agreement(tx)
     for name in now.behind:
         what = f"{name} has not taken up the present set of plugins."
         yield Finding(False, what, "It does so within seconds; else see whether it is up, and its log.")

@@ -15,19 +15,20 @@ from typing import Any, NamedTuple
 import click
 from pydantic import BaseModel
 
-from webapp.batches import counting, encoding, runs
+from webapp.batches import counting, encoding
 from webapp.batches.building import NO_ID, NO_TOKEN, Mould, own_parts, shared_part
 from webapp.batches.counting import Counts, Piece
 from webapp.batches.cutting import cut
-from webapp.batches.estimating import Measured, foretell
-from webapp.batches.importing import Sieve
-from webapp.batches.spending import usd
 from webapp.cli.app import BAD_USAGE, FAILURES, OK
+from webapp.datasets.importing import Sieve
 from webapp.db import utcnow
 from webapp.hooks import Registry, Task
+from webapp.money.estimating import Measured, foretell
+from webapp.money.exposure import usd
 from webapp.money.prediction import Forecast
 from webapp.money.prices import SHIPPED
 from webapp.records.reading import Problem, Record, problems_report
+from webapp.runs import verbs
 from webapp.services import open_gateway
 from webapp.settings import load
 
@@ -123,7 +124,7 @@ class Rehearsal:
 
     def _row(self, record: Record) -> Row:
         self.count += 1
-        runs.check_kind(self._mould.task, record.kind)
+        verbs.check_kind(self._mould.task, record.kind)
         return Row.of(record)
 
 

@@ -18,7 +18,12 @@ import click
 from flask import Flask
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
-from webapp import ROOT, create_app, local, services
+from webapp import (
+    ROOT,
+    create_app,
+    local,
+    services,
+)
 from webapp.errors import LocalServicesError
 from webapp.local import Child, Supervisor
 from webapp.settings import Settings, load

@@ -13,14 +13,14 @@ from pathlib import Path
 import click
 from flask import current_app
 
-from webapp import db, plugin_wishes
-from webapp.batches import installing, plugin_queries
-from webapp.batches.plugin_queries import Agreement
-from webapp.batches.plugins import runs_named
+from webapp import db, wishes
 from webapp.cli.app import STOPPED_WAITING
 from webapp.cli.environment import opened
 from webapp.cli.starting import OWNER
 from webapp.errors import InputError
+from webapp.installed import installing, overview
+from webapp.installed.overview import Agreement
+from webapp.installed.versions import runs_named
 from webapp.packages import fetching
 from webapp.packages.wheels import Wheel
 from webapp.settings import PluginInstall
@@ -56,7 +56,7 @@ def upgrade(context: click.Context, what: str, yes: bool) -> None:
 def rollback(name: str) -> None:
     """Bring the version of a plugin that was in use before into use again."""
     with opened(working=False):
-        version = plugin_wishes.ask_plugin_rollback(name, actor=OWNER, gate=PluginInstall.CLI)
+        version = wishes.ask_plugin_rollback(name, actor=OWNER, gate=PluginInstall.CLI)
         click.echo(f"Plugin '{name}' is at version {version} again; the next rollback goes back.", err=True)
         _see_taken_up()
 
@@ -66,7 +66,7 @@ def rollback(name: str) -> None:
 def enable(name: str) -> None:
     """Load a plugin for new runs again, installed or not."""
     with opened(working=False):
-        plugin_wishes.ask_plugin_enabled(name, True, actor=OWNER, gate=PluginInstall.CLI)
+        wishes.ask_plugin_enabled(name, True, actor=OWNER, gate=PluginInstall.CLI)
         click.echo(f"Plugin '{name}' is enabled.", err=True)
         _see_taken_up()
 
@@ -76,7 +76,7 @@ def enable(name: str) -> None:
 def disable(name: str) -> None:
     """Load a plugin for no new run, installed or not. Runs in flight finish: `batchdesk pause` stops them."""
     with opened(working=False):
-        plugin_wishes.ask_plugin_enabled(name, False, actor=OWNER, gate=PluginInstall.CLI)
+        wishes.ask_plugin_enabled(name, False, actor=OWNER, gate=PluginInstall.CLI)
         click.echo(f"Plugin '{name}' is disabled. Runs of it that are in flight finish.", err=True)
         _see_taken_up()
 
@@ -86,7 +86,7 @@ def disable(name: str) -> None:
 def remove(name: str) -> None:
     """Take an installed plugin away. Runs in flight finish with the version they have."""
     with opened(working=False):
-        needing = plugin_wishes.ask_plugin_remove(name, actor=OWNER, gate=PluginInstall.CLI)
+        needing = wishes.ask_plugin_remove(name, actor=OWNER, gate=PluginInstall.CLI)
         click.echo(f"Plugin '{name}' is removed.", err=True)
         if needing:
             click.echo(f"Its wheel is kept for {runs_named(needing)} until they are over.", err=True)
@@ -98,7 +98,7 @@ COMMANDS = (install, upgrade, rollback, enable, disable, remove)
 
 def _put(what: str, *, yes: bool, upgrade: bool) -> int:
     with opened(working=False):
-        plugin_wishes.check_gate(PluginInstall.CLI)
+        wishes.check_gate(PluginInstall.CLI)
         desk = current_app.extensions["batchdesk"]
         wheel = _wheel(what)
         installing.check(desk, wheel)
@@ -108,7 +108,7 @@ def _put(what: str, *, yes: bool, upgrade: bool) -> int:
             click.echo("Nothing was installed.", err=True)
             return STOPPED_WAITING
         brings = installing.tried(desk, wheel)
-        plugin_wishes.ask_plugin_put(wheel, brings, actor=OWNER, upgrade=upgrade)
+        wishes.ask_plugin_put(wheel, brings, actor=OWNER, upgrade=upgrade)
         tasks = ", ".join(task["name"] for one in brings for task in one["tasks"])
         click.echo(
             f"Plugin '{wheel.about.name}' {wheel.about.version} is installed"
@@ -159,7 +159,7 @@ def _see_taken_up() -> None:
 
 def _agreement() -> Agreement:
     with db.transaction() as tx:
-        return plugin_queries.agreement(tx)
+        return overview.agreement(tx)
 
 
 def agreement_told(now: Agreement) -> Iterator[str]:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import click
 
 from webapp import PLUGINS
-from webapp.batches import pluginset
 from webapp.cli.app import BAD_USAGE, OK
 from webapp.cli.environment import has_database, opened
 from webapp.cli.starting import read_pairs
 from webapp.errors import InputError
 from webapp.hooks import load_plugins
+from webapp.installed import pluginset
 from webapp.settings import load
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ import click
 from sqlalchemy.exc import DBAPIError
 
 from webapp import PLUGINS, db, wishes
-from webapp.batches import configuring, plugin_queries, pluginset
 from webapp.cli import kit
 from webapp.cli.environment import has_database, opened
 from webapp.cli.installing import COMMANDS, agreement_told
@@ -19,6 +18,7 @@ from webapp.errors import LocalServicesError
 from webapp.hooks import Registry
 from webapp.hooks.configured import Configured
 from webapp.hooks.loading import Loader
+from webapp.installed import configuring, overview, pluginset
 from webapp.settings import load
 
 
@@ -55,9 +55,9 @@ def _list_all() -> None:
     with opened(working=False) as app:
         registry = app.extensions["batchdesk"].registry
         with db.transaction() as tx:
-            installed = plugin_queries.installed(tx)
-            disabled = plugin_queries.disabled(tx)
-            now = plugin_queries.agreement(tx)
+            installed = overview.installed(tx)
+            disabled = overview.disabled(tx)
+            now = overview.agreement(tx)
         _list(registry)
         for one in installed:
             _list_installed(one)

@@ -11,16 +11,16 @@ import click
 from click.core import ParameterSource
 
 from webapp import PLUGINS
-from webapp.batches import pluginset
-from webapp.batches.derived import run_named
 from webapp.batches.desk import Desk
 from webapp.cli.app import STOPPED_WAITING
 from webapp.cli.environment import has_database, opened, through
 from webapp.cli.starting import Wanted, read_cap, read_pairs, start
 from webapp.cli.taking import Taking, take
 from webapp.cli.waiting import deadline_of, interruptible, patiently, see_out
+from webapp.datasets.derived import run_named
 from webapp.hooks import Registry, calls
 from webapp.hooks.loading import Loader
+from webapp.installed import pluginset
 from webapp.records.exporting import check_out_path, rejected_path
 from webapp.records.reading import Problem, Record
 from webapp.settings import load

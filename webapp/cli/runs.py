@@ -10,15 +10,15 @@ from pathlib import Path
 
 import click
 
-from webapp import cap_wishes, db, wishes
+from webapp import db, wishes
 from webapp.batches import queries
-from webapp.batches.caps import Scope
 from webapp.batches.queries import Summary
 from webapp.batches.states import FailureClass, RunState
 from webapp.cli.app import OK
 from webapp.cli.environment import opened, through
 from webapp.cli.starting import OWNER, read_cap
 from webapp.cli.waiting import deadline_of, describe, finish, interruptible, present, see_out
+from webapp.money.caps import Scope
 from webapp.records.exporting import check_out_path, write_outputs
 
 CANCEL_PATIENCE = 60.0  # seconds in which the API is to be told
@@ -148,7 +148,7 @@ def resume(run_id: int, cap: Decimal | None) -> None:
     """End a run's pause: what waits is sent by the workers that are up."""
     with opened(working=False):
         if cap is not None:
-            cap_wishes.ask_cap(Scope.RUN, str(run_id), cap, actor=OWNER)
+            wishes.ask_cap(Scope.RUN, str(run_id), cap, actor=OWNER)
         wishes.ask_resume(run_id, actor=OWNER)
     click.echo(f"Run {run_id} goes on; `batchdesk resubmit {run_id}` waits for it, `batchdesk up` works on.", err=True)
 

@@ -17,15 +17,17 @@ from flask import current_app
 from pydantic import BaseModel
 
 from webapp import db
-from webapp.batches import caps, destinations, runs
 from webapp.batches.desk import Desk
-from webapp.batches.importing import Sieve, import_records
 from webapp.batches.naming import new_token
 from webapp.cli.app import tell
+from webapp.datasets.importing import Sieve, import_records
+from webapp.delivery import destinations
 from webapp.errors import InputError
 from webapp.hooks import Task
+from webapp.money import caps
 from webapp.records.exporting import setting_aside
 from webapp.records.reading import Problem, Record, problems_report, read_records
+from webapp.runs import verbs
 
 OWNER = "command line"
 SKIP_HINT = "Nothing was sent. Mend them, or add --skip-bad to set them aside and go on with the rest."
@@ -107,7 +109,7 @@ def _start(wanted: Wanted, sieve: Sieve) -> int:
     desk.registry.task(wanted.task.name)  # its plugin may be disabled
     records = sieve.records(wanted.records())
     with db.transaction() as tx:
-        found = runs.find_run(tx, wanted.token)
+        found = verbs.find_run(tx, wanted.token)
         if found is not None:
             deque(records, maxlen=0)  # a commit whose answer was lost: what it could not set aside is set aside now
             return found
@@ -115,8 +117,8 @@ def _start(wanted: Wanted, sieve: Sieve) -> int:
         dataset_id, kind = import_records(
             tx, records, name=wanted.source.name, source=wanted.source, text_field=wanted.text_field, owner=OWNER
         )
-        runs.check_kind(wanted.task, kind)
-        return runs.start_run(
+        verbs.check_kind(wanted.task, kind)
+        return verbs.start_run(
             tx,
             dataset_id=dataset_id,
             task=wanted.task,

@@ -10,16 +10,16 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from webapp import db, source_wishes, wishes
-from webapp.batches import uploads
+from webapp import db, wishes
 from webapp.batches.naming import new_token
-from webapp.batches.staleness import Over
 from webapp.batches.states import UploadState
 from webapp.cli.app import tell
 from webapp.cli.starting import OWNER, SKIP_HINT
 from webapp.cli.waiting import LOOK_SECONDS, QUIET_SECONDS, UNMANNED_SECONDS, nobody_works, patiently
+from webapp.datasets import uploads
 from webapp.errors import InputError
 from webapp.records.reading import SHOWN_PROBLEMS, Problem, problems_report
+from webapp.runs.staleness import Over
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +71,8 @@ def take(wanted: Taking, *, until: float | None) -> int | None:
 
 def _ask(wanted: Taking) -> int:
     if isinstance(wanted.origin, int):
-        return source_wishes.ask_outputs(wanted.origin, actor=OWNER, token=wanted.tokens[0])
-    return source_wishes.ask_source(
+        return wishes.ask_outputs(wanted.origin, actor=OWNER, token=wanted.tokens[0])
+    return wishes.ask_source(
         wanted.origin,
         wanted.origin_settings,
         dataset_name=wanted.origin,

@@ -1,1 +1,1 @@
-"""What a batch costs: prices as dated data, and the ledger of billed answers."""
+"""What a batch costs: prices as dated data, the ledger of billed answers, estimates before, and caps meanwhile."""

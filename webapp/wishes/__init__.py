@@ -1,0 +1,54 @@
+"""What people ask for: each `ask_…` is one short transaction that writes the wish, and a nudge after it is committed.
+The dashboard and the command line act through these verbs and no others; workers do what was asked.
+"""
+
+from webapp.wishes.caps import ask_cap as ask_cap
+from webapp.wishes.caps import ask_cap_away as ask_cap_away
+from webapp.wishes.destinations import ask_delete_destination as ask_delete_destination
+from webapp.wishes.destinations import ask_deliver as ask_deliver
+from webapp.wishes.destinations import ask_deliver_again as ask_deliver_again
+from webapp.wishes.destinations import ask_edit_destination as ask_edit_destination
+from webapp.wishes.destinations import ask_make_destination as ask_make_destination
+from webapp.wishes.destinations import ask_switch_destination as ask_switch_destination
+from webapp.wishes.plugins import NOT_HERE as NOT_HERE
+from webapp.wishes.plugins import OFF as OFF
+from webapp.wishes.plugins import ask_plugin_drop as ask_plugin_drop
+from webapp.wishes.plugins import ask_plugin_enabled as ask_plugin_enabled
+from webapp.wishes.plugins import ask_plugin_fetch as ask_plugin_fetch
+from webapp.wishes.plugins import ask_plugin_install as ask_plugin_install
+from webapp.wishes.plugins import ask_plugin_put as ask_plugin_put
+from webapp.wishes.plugins import ask_plugin_remove as ask_plugin_remove
+from webapp.wishes.plugins import ask_plugin_rollback as ask_plugin_rollback
+from webapp.wishes.plugins import check_gate as check_gate
+from webapp.wishes.plugins import may_install as may_install
+from webapp.wishes.road import Sent as Sent
+from webapp.wishes.road import ask_abandon as ask_abandon
+from webapp.wishes.road import ask_adopt as ask_adopt
+from webapp.wishes.road import ask_cancel_batch as ask_cancel_batch
+from webapp.wishes.road import ask_cancel_run as ask_cancel_run
+from webapp.wishes.road import ask_configure as ask_configure
+from webapp.wishes.road import ask_delete_schedule as ask_delete_schedule
+from webapp.wishes.road import ask_discard_upload as ask_discard_upload
+from webapp.wishes.road import ask_disown as ask_disown
+from webapp.wishes.road import ask_edit_schedule as ask_edit_schedule
+from webapp.wishes.road import ask_import as ask_import
+from webapp.wishes.road import ask_look as ask_look
+from webapp.wishes.road import ask_pause as ask_pause
+from webapp.wishes.road import ask_pause_schedule as ask_pause_schedule
+from webapp.wishes.road import ask_poll as ask_poll
+from webapp.wishes.road import ask_rebuild as ask_rebuild
+from webapp.wishes.road import ask_refetch as ask_refetch
+from webapp.wishes.road import ask_refresh as ask_refresh
+from webapp.wishes.road import ask_reprocess as ask_reprocess
+from webapp.wishes.road import ask_reprocess_meant as ask_reprocess_meant
+from webapp.wishes.road import ask_reprocess_request as ask_reprocess_request
+from webapp.wishes.road import ask_resend as ask_resend
+from webapp.wishes.road import ask_resubmit as ask_resubmit
+from webapp.wishes.road import ask_resubmit_meant as ask_resubmit_meant
+from webapp.wishes.road import ask_resume as ask_resume
+from webapp.wishes.road import ask_resume_schedule as ask_resume_schedule
+from webapp.wishes.road import ask_schedule as ask_schedule
+from webapp.wishes.road import ask_start as ask_start
+from webapp.wishes.sources import ask_outputs as ask_outputs
+from webapp.wishes.sources import ask_source as ask_source
+from webapp.wishes.sources import ask_source_again as ask_source_again
