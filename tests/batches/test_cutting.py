@@ -7,8 +7,9 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webapp.batches.cutting import SPARE, Shard, cut
+from webapp.batches.cutting import SPARE, Lead, Shard, cut
 from webapp.batches.encoding import HEAD, TAIL
+from webapp.batches.models import BatchRole
 
 FRAME = len(HEAD) + len(TAIL)
 sizes_of_lines = st.lists(st.integers(1, 400), max_size=120)
@@ -66,3 +67,20 @@ def test_25000_lines_make_three_batches_of_different_totals() -> None:
 
 def test_nothing_is_cut_of_nothing() -> None:
     assert shards_of([], (10, 1000)) == []
+
+
+@given(sizes_of_lines, limits, st.lists(st.integers(1, 50), max_size=2))
+def test_what_goes_ahead_is_the_first_lines_and_exactly_so_many(
+    sizes: list[int], limit: tuple[int, int], counts: list[int]
+) -> None:
+    leading = [Lead(count, role) for count, role in zip(counts, BatchRole, strict=False)]
+    shards = list(cut(sizes, max_requests=limit[0], max_bytes=limit[1], leading=leading))
+    assert sum(shard.count for shard in shards) == len(sizes)
+    assert all(1 <= shard.count <= limit[0] and shard.body_bytes <= limit[1] for shard in shards)
+    left = len(sizes)
+    for lead in leading:
+        taken = sum(shard.count for shard in shards if shard.role == lead.role)
+        assert taken == min(lead.count, left)
+        left -= taken
+    order = [list(BatchRole).index(shard.role) if shard.role else len(BatchRole) for shard in shards]
+    assert order == sorted(order)

@@ -27,8 +27,10 @@ from webapp.errors import BatchdeskError, NotFound
 from webapp.hooks import Task
 from webapp.money import caps
 from webapp.records import jsontext
+from webapp.runs import pilots
 from webapp.runs.preview import Preview, preview
 from webapp.runs.staleness import Extent, Over, extent
+from webapp.runs.verbs import PLAIN, Manner
 
 DATASETS = 20
 
@@ -90,7 +92,7 @@ class RunsStart(Page):
         if not chosen.ready:
             return self.render("desk/new_run.html", **choosing(tx, chosen, words), asked=asked)
         form, over = chosen.form(), _over()
-        cap = _cap(form)
+        manner = _manner(form)
         if request.method == "GET":
             return self._filling(tx, asked, chosen, form, over)
         do = request.form.get("do")
@@ -99,7 +101,7 @@ class RunsStart(Page):
             return self._filling(tx, asked, chosen, form, over)
         assert chosen.task is not None
         if do == "start":
-            return self._start(tx, asked, chosen, form, over, cap)
+            return self._start(tx, asked, chosen, form, over, manner)
         alike = under_way(tx, chosen)
         done_reading()
         try:
@@ -122,7 +124,7 @@ class RunsStart(Page):
             told=laid_out(jsontext.dumps(settings.model_dump(mode="json")).decode()),
             token=request.form.get("token") or new_token(),
             under_way=alike,
-            warnings=_warnings(chosen.task.name, seen, cap),
+            warnings=_warnings(chosen.task.name, seen, manner.cap_usd),
         )
 
     def _filling(self, tx: Connection, asked: Asked, chosen: Subject, form: SettingsForm, over: Over) -> str:
@@ -137,7 +139,7 @@ class RunsStart(Page):
         )
 
     def _start(
-        self, tx: Connection, asked: Asked, chosen: Subject, form: SettingsForm, over: Over, cap: Decimal | None
+        self, tx: Connection, asked: Asked, chosen: Subject, form: SettingsForm, over: Over, manner: Manner
     ) -> ResponseReturnValue:
         assert chosen.task is not None
         token = asked_token()
@@ -150,7 +152,7 @@ class RunsStart(Page):
                 actor=actor(),
                 token=token,
                 to=destinations.chosen(),
-                cap_usd=cap,
+                manner=manner,
             )
         except BatchdeskError as error:
             form.problems.append(str(error))
@@ -208,14 +210,14 @@ def _over() -> Over:
     return Over.STALE if request.values.get("over") == Over.STALE else Over.ALL
 
 
-def _cap(form: SettingsForm) -> Decimal | None:
-    """The most that the run may cost, as the form says; what is no amount is told on the form."""
-    text = request.form.get("cap", "").strip()
+def _manner(form: SettingsForm) -> Manner:
+    """How careful the run is to be, as the form says; what cannot be so is told on the form."""
+    cap, pilot = (request.form.get(name, "").strip() for name in ("cap", "pilot"))
     try:
-        return caps.amount(text) if text else None
+        return Manner(caps.amount(cap) if cap else None, pilots.size(pilot) if pilot else None)
     except BatchdeskError as error:
         form.problems.append(str(error))
-        return None
+        return PLAIN
 
 
 def _warnings(task: str, seen: Preview, cap: Decimal | None) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from sqlalchemy import Connection
 
 from webapp import db
+from webapp.batches import vanguard
 from webapp.batches.outcomes import settle_pending
 from webapp.batches.states import (
     OPEN_BATCH_STATES,
@@ -19,6 +20,7 @@ from webapp.batches.states import (
 )
 from webapp.batches.steps import StepName, due
 from webapp.delivery import deliveries
+from webapp.runs import pilots
 from webapp.settings import Settings
 
 # Of requests r in batches b: those whose answer is not paid for and only lacking its line.
@@ -49,6 +51,7 @@ def batch_over(
     :param pause: why the run must stop here for a person, if it must. Steps are locked before runs, here as
         everywhere: that order keeps two ending batches of one run from waiting for each other.
     """
+    vanguard.arrived(tx, batch_id)
     if not move_batch(tx, batch_id, state, actor=actor, reason=reason):
         return
     retry = db.row(
@@ -132,6 +135,9 @@ def finish_if_over(tx: Connection, run_id: int, *, resubmitting: bool = True, pr
         cancel=run.cancel,
     )
     if under_way:
+        pilot = pilots.over(tx, run_id) if run.state == RunState.RUNNING else None
+        if pilot is not None:
+            pause_run(tx, run_id, pilot, actor=pilots.ACTOR)
         return
     left = db.row(
         tx,

@@ -9,9 +9,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from webapp.batches.encoding import HEAD, TAIL
+from webapp.batches.models import BatchRole
 
 RECENT = 64  # how many earlier shards a total is kept apart from, where that costs little
 SPARE = 20  # a shard gives up at most 1/SPARE of its requests to be different
+
+
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """So many of the next requests go ahead of the others, in batches of their own."""
+
+    count: int
+    role: BatchRole
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +29,17 @@ class Shard:
 
     count: int
     body_bytes: int
+    role: BatchRole | None = None
 
 
-def cut(sizes: Iterable[int], *, max_requests: int, max_bytes: int, totals: Sequence[int] = ()) -> Iterator[Shard]:
+def cut(
+    sizes: Iterable[int],
+    *,
+    max_requests: int,
+    max_bytes: int,
+    totals: Sequence[int] = (),
+    leading: Sequence[Lead] = (),
+) -> Iterator[Shard]:
     """Cut a sequence of request lines into shards, in order.
 
     Two POSTs of one total may not be in doubt at once (rule 3), so that a total alone tells shards apart; neighbours
@@ -30,19 +47,35 @@ def cut(sizes: Iterable[int], *, max_requests: int, max_bytes: int, totals: Sequ
 
     :param sizes: bytes of each request line, none above `max_bytes` on its own.
     :param totals: totals of the shards that were cut before, oldest first; makes cutting resumable.
+    :param leading: the first requests that get shards of their own, each of exactly so many unless they are too large.
     """
     recent = deque(totals, maxlen=RECENT)
+    ahead = deque(leading)
     waiting: deque[int] = deque()
     payload = 0  # bytes of the waiting lines, without the commas between them
     for size in sizes:
-        while waiting and (len(waiting) == max_requests or _body(payload + size, len(waiting) + 1) > max_bytes):
-            shard, payload = _take(waiting, payload, recent)
+        most = min(ahead[0].count, max_requests) if ahead else max_requests
+        while waiting and (len(waiting) == most or _body(payload + size, len(waiting) + 1) > max_bytes):
+            shard, payload = _next(waiting, payload, recent, ahead)
             yield shard
+            most = min(ahead[0].count, max_requests) if ahead else max_requests
         waiting.append(size)
         payload += size
     while waiting:
-        shard, payload = _take(waiting, payload, recent)
+        shard, payload = _next(waiting, payload, recent, ahead)
         yield shard
+
+
+def _next(waiting: deque[int], payload: int, recent: deque[int], ahead: deque[Lead]) -> tuple[Shard, int]:
+    """The next shard: all that waits where it goes ahead, and what leaves it a total of its own elsewhere."""
+    if not ahead:
+        return _take(waiting, payload, recent)
+    lead, count = ahead.popleft(), len(waiting)
+    if lead.count > count:
+        ahead.appendleft(Lead(lead.count - count, lead.role))
+    waiting.clear()
+    recent.append(count)
+    return Shard(count, _body(payload, count), lead.role), 0
 
 
 def _body(payload: int, count: int) -> int:

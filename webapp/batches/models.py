@@ -111,7 +111,7 @@ class Run(Base):
     """One task with one frozen copy of its settings, over the subjects of a dataset."""
 
     __tablename__ = "runs"
-    __table_args__ = (one_of("state", RunState),)
+    __table_args__ = (one_of("state", RunState), CheckConstraint("pilot > 0", name="pilot"))
 
     id: Mapped[int] = big_id()
     dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"), index=True)
@@ -131,6 +131,11 @@ class Run(Base):
     shared: Mapped[Any | None] = mapped_column(JSON)
     # When its last request was built and cut; until then a resumed run is planned on.
     planned_at: Mapped[datetime | None] = moment()
+    # How many subjects go ahead, as a pilot; when they were through, and when a person let the rest go.
+    pilot: Mapped[int | None] = mapped_column(Integer)
+    pilot_over_at: Mapped[datetime | None] = moment()
+    pilot_released_at: Mapped[datetime | None] = moment()
+    priming: Mapped[str | None]  # why one request goes ahead to write the cache; NULL: none does
     # When the plugins that check runs let it go, before its first batch was cut.
     checked_at: Mapped[datetime | None] = moment()
     subjects: Mapped[int] = mapped_column(Integer)
@@ -183,6 +188,13 @@ class ItemParams(Base):
     own: Mapped[Any] = mapped_column(JSON)
 
 
+class BatchRole(StrEnum):
+    """What a batch goes ahead of the rest of its run for. See `webapp.batches.vanguard`."""
+
+    PRIME = "prime"  # one request, to write the shared part into the cache
+    PILOT = "pilot"  # the first subjects, for people to look at
+
+
 class Batch(Base):
     """One Message Batch at the API: a shard of a run."""
 
@@ -190,6 +202,8 @@ class Batch(Base):
     __table_args__ = (
         UniqueConstraint("run_id", "ordinal"),
         one_of("state", BatchState),
+        one_of("role", BatchRole),
+        Index("ix_batches_ahead", "run_id", postgresql_where=text("role IS NOT NULL")),
         Index(
             "ix_batches_open",
             "id",
@@ -203,6 +217,7 @@ class Batch(Base):
     ordinal: Mapped[int] = mapped_column(Integer)
     total: Mapped[int] = mapped_column(Integer)
     body_bytes: Mapped[int]
+    role: Mapped[str | None]
     state: Mapped[str] = mapped_column(server_default=BatchState.PLANNED.value)
     state_since: Mapped[datetime] = moment(now=True)
     reason: Mapped[str | None]

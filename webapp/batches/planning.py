@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from webapp import db
-from webapp.batches import checking, leaving
+from webapp.batches import checking, leaving, vanguard
 from webapp.batches.ahead import ahead
 from webapp.batches.books import note, tally
 from webapp.batches.building import Mould, own_parts, shared_part
@@ -76,7 +76,9 @@ def plan(desk: Desk, lease: Lease) -> float | None:
         estimating.estimate(desk, lease)
         if not checking.let_go(desk, lease):
             return None
-        cut_pending(desk.settings, lease, run_plan.run_id)
+        with db.transaction() as tx:
+            ahead_of_it = vanguard.leading(tx, run_plan.run_id)
+        cut_pending(desk.settings, lease, run_plan.run_id, leading=ahead_of_it)
     with db.transaction() as tx:
         lease.hold(tx)
         _planned(tx, run_plan.run_id)

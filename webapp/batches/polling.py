@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from webapp import db
-from webapp.batches import strays
+from webapp.batches import strays, vanguard
 from webapp.batches.books import explain_batch, hold_batch
 from webapp.batches.completion import results_vanished
 from webapp.batches.desk import Desk
@@ -197,6 +197,7 @@ def _store(tx: Connection, desk: Desk, batch: Any, answer: ApiBatch | ApiError) 
     if not seen:
         return 0.0  # a guess has given way to the answer of its own POST meanwhile
     if answer.ended:
+        vanguard.arrived(tx, batch.id)
         if move_batch(tx, batch.id, BatchState.INGESTING, actor="poll"):
             due(tx, StepName.INGEST, batch.id)
         return None

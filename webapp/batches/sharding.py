@@ -5,7 +5,7 @@ Planning calls it for first attempts, resubmission for later ones; it goes on wh
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from sqlalchemy import Connection
@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from webapp import db
 from webapp.batches import encoding, leaving, naming
 from webapp.batches.books import tally
-from webapp.batches.cutting import RECENT, Shard, cut
+from webapp.batches.cutting import RECENT, Lead, Shard, cut
 from webapp.batches.steps import Lease, StepName, due
 from webapp.settings import Settings
 
@@ -28,10 +28,18 @@ WAITING = """
 """
 
 
-def cut_pending(settings: Settings, lease: Lease, run_id: int, *, resubmission_id: int | None = None) -> int:
+def cut_pending(
+    settings: Settings,
+    lease: Lease,
+    run_id: int,
+    *,
+    resubmission_id: int | None = None,
+    leading: Sequence[Lead] = (),
+) -> int:
     """Cut every waiting item of a run into batches, each committed with its submit step; the count of batches.
 
     :param resubmission_id: the wish of a person that made them wait, if one did.
+    :param leading: the first of them that go ahead of the others.
     """
     with db.transaction() as tx:
         totals = [
@@ -49,6 +57,7 @@ def cut_pending(settings: Settings, lease: Lease, run_id: int, *, resubmission_i
         max_requests=settings.batch_max_requests,
         max_bytes=settings.batch_max_bytes,
         totals=totals[::-1],
+        leading=leading,
     )
     count = 0
     for shard in shards:
@@ -96,14 +105,16 @@ def _commit(tx: Connection, run_id: int, shard: Shard, positions: list[int], res
     batch_id = db.scalar(
         tx,
         f"""
-        INSERT INTO batches (run_id, ordinal, total, body_bytes, place, resubmission_id)
-        SELECT :run, coalesce(max(ordinal), 0) + 1, :total, :body_bytes, {naming.PLACE}, CAST(:resubmission AS bigint)
+        INSERT INTO batches (run_id, ordinal, total, body_bytes, role, place, resubmission_id)
+        SELECT :run, coalesce(max(ordinal), 0) + 1, :total, :body_bytes, CAST(:role AS text), {naming.PLACE},
+               CAST(:resubmission AS bigint)
         FROM batches
         WHERE run_id = :run RETURNING id
         """,  # noqa: S608 - PLACE is a constant
         run=run_id,
         total=shard.count,
         body_bytes=shard.body_bytes,
+        role=shard.role,
         resubmission=resubmission_id,
     )
     made = db.row(
@@ -164,10 +175,10 @@ def _moved(tx: Connection, batch_id: int, shard: Shard, first: int, last: int) -
         tx,
         """
         INSERT INTO batches (
-            run_id, ordinal, total, body_bytes, place, resubmission_id, first_request_id, last_request_id
+            run_id, ordinal, total, body_bytes, role, place, resubmission_id, first_request_id, last_request_id
         )
         SELECT old.run_id, (SELECT max(ordinal) + 1 FROM batches WHERE run_id = old.run_id), :total, :body_bytes,
-               old.place, old.resubmission_id, :first, :last
+               old.role, old.place, old.resubmission_id, :first, :last
         FROM batches old WHERE old.id = :batch RETURNING id
         """,
         batch=batch_id,

@@ -20,6 +20,7 @@ from webapp.batches import (
     leaving,
     naming,
     settling,
+    vanguard,
 )
 from webapp.batches.accounts import find_account, relieve, requests_at_the_api, throttle, throttled_for
 from webapp.batches.body import request_lines
@@ -119,6 +120,10 @@ def _discard(tx: Connection, desk: Desk, batch_id: int) -> None:
 def _send(desk: Desk, lease: Lease, batch: Any) -> float | None:
     with db.transaction() as tx:
         lease.hold(tx)
+        ahead = vanguard.in_front(tx, batch.id)
+        if ahead is not None:
+            explain_batch(tx, batch.id, ahead.words)
+            return ahead.seconds
         wait = (throttled_for(tx, batch.account_id) if batch.account_id else 0.0) or _in_the_way(tx, batch)
     if wait:
         return wait

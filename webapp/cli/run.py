@@ -23,6 +23,8 @@ from webapp.hooks.loading import Loader
 from webapp.installed import pluginset
 from webapp.records.exporting import check_out_path, rejected_path
 from webapp.records.reading import Problem, Record
+from webapp.runs import pilots
+from webapp.runs.verbs import Manner
 from webapp.settings import load
 
 
@@ -59,6 +61,10 @@ def _registry(task: str, source: str | None) -> Registry:
 @click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Stop waiting after so long.")
 @click.option("--skip-bad", is_flag=True, help="Set bad records aside in a file and go on with the rest.")
 @click.option("--cap", callback=read_cap, metavar="USD", help="The most that it may cost, all attempts together.")
+@click.option(
+    "--pilot", type=click.IntRange(1, pilots.MOST), metavar="N",
+    help="Send the first N subjects ahead; the rest waits until you have looked at them and resume the run.",
+)  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Show what would be sent, and send nothing.")
 @click.pass_context
 def run(
@@ -76,6 +82,7 @@ def run(
     timeout: float | None,
     skip_bad: bool,
     cap: Decimal | None,
+    pilot: int | None,
     dry_run: bool,
 ) -> None:
     """Run a task over records: INPUT is a .jsonl or .csv file, a folder of text files or images, or run:ID, for the
@@ -88,10 +95,11 @@ def run(
     task, settings = registry.task(plugin), registry.parse_settings(plugin, pairs)
     if out is not None:
         check_out_path(out)
+    manner = Manner(cap, pilot)
     how = _How(out, as_json, deadline_of(timeout), skip_bad)
     if isinstance(taken, Path):
         rejected = rejected_path(out, taken) if skip_bad else None
-        wanted = Wanted(task, settings, taken, key_field, text_field, rejected, registry.version_of(task), cap, to)
+        wanted = Wanted(task, settings, taken, key_field, text_field, rejected, registry.version_of(task), manner, to)
         if dry_run:
             context.exit(_rehearse(registry, wanted, wanted.records(), how))
         wanted.records()  # an input that is unusable as a whole is told before anything starts
@@ -105,7 +113,7 @@ def run(
             raise click.UsageError("--dry-run reads files and sources; the outputs of a run are in the database.")
         wanted = Wanted(task, settings, Path(taken), key_field, text_field, None, None)
         context.exit(_rehearse(registry, wanted, calls.records(chosen, parsed), how))
-    taking = Taking(plugin, pairs, taken, origin_pairs, skip_bad, cap, to)
+    taking = Taking(plugin, pairs, taken, origin_pairs, skip_bad, manner, to)
     context.exit(_seen_out(lambda: take(taking, until=how.until), how))
 
 

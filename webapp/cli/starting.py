@@ -28,6 +28,7 @@ from webapp.money import caps
 from webapp.records.exporting import setting_aside
 from webapp.records.reading import Problem, Record, problems_report, read_records
 from webapp.runs import verbs
+from webapp.runs.verbs import PLAIN, Manner
 
 OWNER = "command line"
 SKIP_HINT = "Nothing was sent. Mend them, or add --skip-bad to set them aside and go on with the rest."
@@ -60,7 +61,7 @@ class Wanted:
 
     :param rejected: the file for records that cannot be used; None: the first one ends it.
     :param plugin_version_id: the installed version that brings the task.
-    :param cap_usd: the most that it may cost.
+    :param manner: how careful it is to be.
     :param to: the names of the destinations that its outputs go to.
     """
 
@@ -71,7 +72,7 @@ class Wanted:
     text_field: str
     rejected: Path | None
     plugin_version_id: int | None = None
-    cap_usd: Decimal | None = None
+    manner: Manner = PLAIN
     to: tuple[str, ...] = ()
     token: str = field(default_factory=new_token)
 
@@ -126,6 +127,6 @@ def _start(wanted: Wanted, sieve: Sieve) -> int:
             owner=OWNER,
             token=wanted.token,
             plugin_version_id=wanted.plugin_version_id,
-            cap_usd=wanted.cap_usd,
+            manner=wanted.manner,
             destination_ids=destination_ids,
         )

@@ -7,7 +7,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Any
 
 from webapp import db, wishes
@@ -20,6 +19,7 @@ from webapp.datasets import uploads
 from webapp.errors import InputError
 from webapp.records.reading import SHOWN_PROBLEMS, Problem, problems_report
 from webapp.runs.staleness import Over
+from webapp.runs.verbs import PLAIN, Manner
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Taking:
     """A run that somebody wants over what a source or another run gives.
 
     :param origin: the name of a source, or the id of a run.
-    :param cap_usd: the most that the run may cost.
+    :param manner: how careful the run is to be.
     :param to: the names of the destinations that its outputs go to.
     :param tokens: of the import and of the run.
     """
@@ -37,7 +37,7 @@ class Taking:
     origin: str | int
     origin_settings: Mapping[str, Any]
     skip_bad: bool
-    cap_usd: Decimal | None = None
+    manner: Manner = PLAIN
     to: tuple[str, ...] = ()
     tokens: tuple[str, str] = field(default_factory=lambda: (new_token(), new_token()))
 
@@ -61,7 +61,7 @@ def take(wanted: Taking, *, until: float | None) -> int | None:
             over=Over.ALL,
             actor=OWNER,
             token=wanted.tokens[1],
-            cap_usd=wanted.cap_usd,
+            manner=wanted.manner,
             to=wanted.to,
         )
     )

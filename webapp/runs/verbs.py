@@ -7,6 +7,7 @@ Each makes its steps due first and locks the run or batch after, as the workers 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -28,10 +29,26 @@ from webapp.installed import versions
 from webapp.money import caps
 from webapp.money.caps import Scope
 from webapp.records import jsontext
+from webapp.runs import pilots
 from webapp.runs.staleness import Over, fingerprint, select_stale
 
 NOTHING_STALE = "Nothing was started: every subject has an output of these settings already."
 UNPROVED = " Also where it is not proved that the batch is ours."
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How careful a run is to be.
+
+    :param cap_usd: the most that it may cost, all attempts together.
+    :param pilot: how many subjects go ahead; the rest waits until somebody has looked at them and resumes the run.
+    """
+
+    cap_usd: Decimal | None = None
+    pilot: int | None = None
+
+
+PLAIN = Manner()
 
 
 def check_kind(task: Task[Any], kind: str) -> None:
@@ -87,7 +104,7 @@ def start_run(
     schedule_id: int | None = None,
     plugin_version_id: int | None = None,
     destination_ids: Sequence[int] = (),
-    cap_usd: Decimal | None = None,
+    manner: Manner = PLAIN,
 ) -> int:
     """Make a run over subjects of a dataset, with a frozen copy of its settings; its id. Planning is due.
 
@@ -96,16 +113,16 @@ def start_run(
     :param schedule_id: which asks for it.
     :param plugin_version_id: the installed version that brings the task (`Registry.version_of`); the run keeps to it.
     :param destination_ids: where its outputs go.
-    :param cap_usd: the most that it may cost, all attempts together.
+    :param manner: how careful it is to be.
     :raises Refused: there is no such subject, or the plugin was removed or disabled meanwhile.
     """
     versions.hold_version(tx, plugin_version_id)
     run = db.row(
         tx,
         "INSERT INTO runs (dataset_id, revision, selected, task, task_version, settings, settings_hash, token, "
-        "subjects, owner, schedule_id, plugin_version_id) "
+        "subjects, owner, schedule_id, plugin_version_id, pilot) "
         "SELECT id, revision, :selected, :task, :version, CAST(:settings AS json), :hash, :token, subjects, :owner, "
-        "CAST(:schedule AS bigint), CAST(:plugin AS bigint) FROM datasets WHERE id = :dataset "
+        "CAST(:schedule AS bigint), CAST(:plugin AS bigint), CAST(:pilot AS int) FROM datasets WHERE id = :dataset "
         "RETURNING id, revision, subjects",
         dataset=dataset_id,
         selected=over == Over.STALE,
@@ -117,6 +134,7 @@ def start_run(
         owner=owner,
         schedule=schedule_id,
         plugin=plugin_version_id,
+        pilot=manner.pilot,
     )
     if run is None:
         raise NotFound(f"There is no dataset {dataset_id}.")
@@ -130,8 +148,8 @@ def start_run(
     destinations.name_for(tx, run.id, destination_ids)
     note(tx, run_id=run.id, schedule_id=schedule_id, actor=owner, reason=f"Run of {task.name} started{words}.",
          kind="wish")  # fmt: skip
-    if cap_usd is not None:
-        caps.put(tx, Scope.RUN, str(run.id), cap_usd, actor=owner)
+    if manner.cap_usd is not None:
+        caps.put(tx, Scope.RUN, str(run.id), manner.cap_usd, actor=owner)
     due(tx, StepName.PLAN, run.id)
     run_id: int = run.id
     return run_id
@@ -265,7 +283,10 @@ def resume_run(tx: Connection, run_id: int, *, actor: str) -> None:
         raise Refused(f"Run {run_id} is {run.state}, not paused.")
     db.run(tx, "UPDATE runs SET pause_wanted_at = NULL WHERE id = :id", id=run_id)
     versions.move_on_from_removed(tx, run_id, actor=actor)
+    if pilots.release(tx, run_id):
+        note(tx, run_id=run_id, actor=actor, reason="The pilot was looked at: the rest is released.", kind="wish")
     move_run(tx, run_id, RunState.PLANNING if run.planned_at is None else RunState.RUNNING, actor=actor)
+    finish_if_over(tx, run_id)  # its pilot may have come to its end meanwhile
 
 
 def _step_of(state: str) -> StepName:

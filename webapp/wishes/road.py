@@ -5,7 +5,6 @@ The dashboard and the command line act through these verbs and no others; worker
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from decimal import Decimal
 from typing import Any, NamedTuple
 
 from flask import current_app
@@ -30,6 +29,7 @@ from webapp.jobs import nudge
 from webapp.runs import rebuilding, schedules, verbs
 from webapp.runs.rebuilding import Child
 from webapp.runs.staleness import Over
+from webapp.runs.verbs import PLAIN, Manner
 from webapp.settings import Settings
 
 
@@ -42,13 +42,13 @@ def ask_start(
     actor: str,
     token: str,
     to: Sequence[str] = (),
-    cap_usd: Decimal | None = None,
+    manner: Manner = PLAIN,
 ) -> int:
     """Start a run over subjects of a dataset; its id. May be repeated: one run for each token.
 
     :param settings: as people write them or as they are stored.
     :param to: the names of the destinations that its outputs go to.
-    :param cap_usd: the most that it may cost.
+    :param manner: how careful it is to be.
     :raises InputError: the task cannot run with these settings, or over such subjects, or there is no such destination.
     :raises Refused: there is no such subject.
     """
@@ -71,7 +71,7 @@ def ask_start(
                 over=over,
                 plugin_version_id=registry.version_of(task),
                 destination_ids=destinations.check(tx, to),
-                cap_usd=cap_usd,
+                manner=manner,
             )
     nudge()
     return run_id
