@@ -10,12 +10,17 @@ import os
 import socket
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
+from sqlalchemy import JSON
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Mapped, mapped_column
 
 from webapp import db
 from webapp.batches.desk import Desk
+from webapp.batches.models import moment
+from webapp.db import Base
 from webapp.installed import pluginset, versions
 from webapp.jobs import database_away
 
@@ -24,6 +29,20 @@ log = logging.getLogger("batchdesk")
 HEARTBEAT_SECONDS = 10.0
 LOOK_SECONDS = 1.0  # between two looks at whether the set of plugins changed
 FORGET_PROCESSES = "1 day"
+
+
+class Process(Base):
+    """A heartbeat: one row per worker, clock and web process, written by itself."""
+
+    __tablename__ = "processes"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    role: Mapped[str]
+    started_at: Mapped[datetime] = moment(now=True)
+    seen_at: Mapped[datetime] = moment(now=True)
+    # Which generation of the set of plugins it has taken up, and what of it could not be loaded there.
+    generation: Mapped[int | None]
+    plugin_problems: Mapped[Any | None] = mapped_column(JSON)
 
 
 class Heart:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from webapp.batches.cutting import SPARE, Lead, Shard, cut
 from webapp.batches.encoding import HEAD, TAIL
-from webapp.batches.models import BatchRole
+from webapp.batches.states import BatchRole
 
 FRAME = len(HEAD) + len(TAIL)
 sizes_of_lines = st.lists(st.integers(1, 400), max_size=120)

@@ -20,8 +20,7 @@ from support.sandbox import Sandbox
 from webapp import db
 from webapp.batches import encoding, settling, submission
 from webapp.batches.body import request_lines
-from webapp.batches.models import SubmissionOutcome
-from webapp.batches.states import FailureClass
+from webapp.batches.states import FailureClass, SubmissionOutcome
 from webapp.runs import verbs
 
 

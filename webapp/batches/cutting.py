@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from webapp.batches.encoding import HEAD, TAIL
-from webapp.batches.models import BatchRole
+from webapp.batches.states import BatchRole
 
 RECENT = 64  # how many earlier shards a total is kept apart from, where that costs little
 SPARE = 20  # a shard gives up at most 1/SPARE of its requests to be different

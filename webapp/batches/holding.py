@@ -14,11 +14,10 @@ from sqlalchemy import Connection
 from webapp import db
 from webapp.batches.books import note
 from webapp.batches.completion import batch_over
-from webapp.batches.models import SubmissionOutcome
 from webapp.batches.outcomes import settle_pending
 from webapp.batches.posts import disprove, end_post, lock_guess, record_created
 from webapp.batches.settling import MAY_BE, may_be
-from webapp.batches.states import BatchState, FailureClass, RequestState, move_batch
+from webapp.batches.states import BatchState, FailureClass, RequestState, SubmissionOutcome, move_batch
 from webapp.batches.steps import StepName, due
 from webapp.errors import NotFound, Refused
 from webapp.gateway import ApiBatch

@@ -28,7 +28,15 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from webapp.batches.states import BatchState, FailureClass, OutputState, RequestState, RunState
+from webapp.batches.states import (
+    BatchRole,
+    BatchState,
+    FailureClass,
+    OutputState,
+    RequestState,
+    RunState,
+    SubmissionOutcome,
+)
 from webapp.db import Base
 
 
@@ -188,13 +196,6 @@ class ItemParams(Base):
     own: Mapped[Any] = mapped_column(JSON)
 
 
-class BatchRole(StrEnum):
-    """What a batch goes ahead of the rest of its run for. See `webapp.batches.vanguard`."""
-
-    PRIME = "prime"  # one request, to write the shared part into the cache
-    PILOT = "pilot"  # the first subjects, for people to look at
-
-
 class Batch(Base):
     """One Message Batch at the API: a shard of a run."""
 
@@ -271,12 +272,6 @@ class Request(Base):
     failure_class: Mapped[str | None]
     batch: Mapped[Batch] = relationship()
     item: Mapped[Item] = relationship()
-
-
-class SubmissionOutcome(StrEnum):
-    CREATED = "created"  # the API's id is known
-    NOT_CREATED = "not_created"  # never armed, refused, or proved absent
-    UNKNOWN = "unknown"  # armed, and no clear answer
 
 
 class Submission(Base):
@@ -396,17 +391,3 @@ class Step(Base):
     # Of earlier versions, which may still run beside this one: nothing writes or reads it any more.
     culprit: Mapped[int | None]
     error: Mapped[str | None]
-
-
-class Process(Base):
-    """A heartbeat: one row per worker, clock and web process, written by itself."""
-
-    __tablename__ = "processes"
-
-    name: Mapped[str] = mapped_column(primary_key=True)
-    role: Mapped[str]
-    started_at: Mapped[datetime] = moment(now=True)
-    seen_at: Mapped[datetime] = moment(now=True)
-    # Which generation of the set of plugins it has taken up, and what of it could not be loaded there.
-    generation: Mapped[int | None]
-    plugin_problems: Mapped[Any | None] = mapped_column(JSON)

@@ -10,8 +10,7 @@ from sqlalchemy import Connection
 
 from webapp import db
 from webapp.batches.books import note
-from webapp.batches.models import SubmissionOutcome
-from webapp.batches.states import BatchState, move_batch
+from webapp.batches.states import BatchState, SubmissionOutcome, move_batch
 from webapp.batches.steps import StepName, due
 from webapp.gateway import ApiBatch
 from webapp.records.escapes import storable

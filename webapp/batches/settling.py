@@ -14,10 +14,9 @@ from webapp.batches import strays
 from webapp.batches.accounts import find_account
 from webapp.batches.books import explain_batch, hold_batch, note
 from webapp.batches.desk import Desk
-from webapp.batches.models import SubmissionOutcome
 from webapp.batches.posts import end_post, record_created
 from webapp.batches.proving import Proof, Whose, look_into
-from webapp.batches.states import BatchState, move_batch
+from webapp.batches.states import BatchState, SubmissionOutcome, move_batch
 from webapp.batches.steps import Lease
 from webapp.errors import ApiAccount, ApiError, ApiNotFound
 from webapp.gateway import ApiBatch

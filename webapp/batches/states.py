@@ -50,6 +50,19 @@ class RequestState(StrEnum):
     STOPPED = "stopped"  # never sent
 
 
+class BatchRole(StrEnum):
+    """What a batch goes ahead of the rest of its run for. See `webapp.batches.vanguard`."""
+
+    PRIME = "prime"  # one request, to write the shared part into the cache
+    PILOT = "pilot"  # the first subjects, for people to look at
+
+
+class SubmissionOutcome(StrEnum):
+    CREATED = "created"  # the API's id is known
+    NOT_CREATED = "not_created"  # never armed, refused, or proved absent
+    UNKNOWN = "unknown"  # armed, and no clear answer
+
+
 class OutputState(StrEnum):
     WAITING = "waiting"  # succeeded, its processor has not run
     OK = "ok"  # the output is on the subject

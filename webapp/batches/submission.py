@@ -27,11 +27,10 @@ from webapp.batches.body import request_lines
 from webapp.batches.books import explain_batch, hold_batch
 from webapp.batches.completion import batch_over, pause_run
 from webapp.batches.desk import Desk
-from webapp.batches.models import SubmissionOutcome
 from webapp.batches.outcomes import settle_pending
 from webapp.batches.posts import end_post, first_break, record_created
 from webapp.batches.sharding import split
-from webapp.batches.states import BatchState, FailureClass, RequestState, RunState, move_batch
+from webapp.batches.states import BatchState, FailureClass, RequestState, RunState, SubmissionOutcome, move_batch
 from webapp.batches.steps import Lease
 from webapp.errors import (
     ApiAccount,

@@ -12,8 +12,7 @@ from sqlalchemy import Connection
 
 from webapp import db
 from webapp.batches.cutting import Lead
-from webapp.batches.models import BatchRole
-from webapp.batches.states import BatchState
+from webapp.batches.states import BatchRole, BatchState
 from webapp.batches.steps import StepName, due
 
 #: Seconds that the others wait for the request that writes the cache. What it saves is worth no more of anybody's time.

@@ -138,13 +138,9 @@ def start_run(
     )
     if run is None:
         raise NotFound(f"There is no dataset {dataset_id}.")
-    subjects, words = run.subjects, ""
-    if over == Over.STALE:
-        subjects = select_stale(tx, run.id, dataset_id, run.revision, task, settings)
-        words = f" over {subjects:,} subjects without an output of these settings"
-        db.run(tx, "UPDATE runs SET subjects = :count WHERE id = :id", count=subjects, id=run.id)
-    if not subjects:
-        raise Refused("Nothing was started: there is no subject to ask about." if over == Over.ALL else NOTHING_STALE)
+    words = _narrowed(tx, run, dataset_id, task, settings) if over == Over.STALE else ""
+    if not run.subjects:
+        raise Refused("Nothing was started: there is no subject to ask about.")
     destinations.name_for(tx, run.id, destination_ids)
     note(tx, run_id=run.id, schedule_id=schedule_id, actor=owner, reason=f"Run of {task.name} started{words}.",
          kind="wish")  # fmt: skip
@@ -153,6 +149,15 @@ def start_run(
     due(tx, StepName.PLAN, run.id)
     run_id: int = run.id
     return run_id
+
+
+def _narrowed(tx: Connection, run: Any, dataset_id: int, task: Task[Any], settings: BaseModel) -> str:
+    """Let a run be over those subjects only that lack an output as new as its settings; words for its event."""
+    subjects = select_stale(tx, run.id, dataset_id, run.revision, task, settings)
+    if run.subjects and not subjects:
+        raise Refused(NOTHING_STALE)
+    db.run(tx, "UPDATE runs SET subjects = :count WHERE id = :id", count=subjects, id=run.id)
+    return f" over {subjects:,} subjects without an output of these settings"
 
 
 def cancel_run(tx: Connection, run_id: int, *, actor: str, unproved: bool = False) -> None:
