@@ -17,7 +17,7 @@ from support.desk import DeskDriver, documents
 from support.installation import BATCHDESK, until
 from support.sandbox import Sandbox
 
-from webapp.cli.waiting import _phase, finish, nobody_works, present
+from webapp.cli.waiting import _phase, finish, nobody_works, present, wait_for
 from webapp.local import Services
 
 
@@ -144,3 +144,21 @@ def test_what_goes_again_is_told_apart_from_what_has_failed(
     assert line("status", "1", "--json").summary["errored"] == counts.failed + counts.retrying, "by the latest attempt"
     assert finish(present(run_id), out=None, as_json=False) == 4
     assert f"Run 1: {words}" in capsys.readouterr().err
+
+
+def test_whoever_waits_for_a_pilot_is_shown_what_came_of_it_and_how_to_go_on(
+    line: CommandLine, desk: DeskDriver, sandbox: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_id = desk.start(documents(9))
+    desk.execute("UPDATE runs SET pilot = 2 WHERE id = :id", id=run_id)
+    desk.work_until_over(run_id, hurry=True)
+
+    assert finish(wait_for(run_id), out=None, as_json=False) == 4
+    told = capsys.readouterr().err
+    assert "the run is paused: The pilot of 2 subjects is over: 2 with an output." in told
+    assert "  doc-0: {" in told and "  doc-1: {" in told and "doc-2" not in told
+    assert f"`batchdesk resume {run_id}`" in told
+    assert line("resume", str(run_id)).status == 0
+    assert desk.work_until_over(run_id, hurry=True).over
+    assert finish(present(run_id), out=None, as_json=False) == 0
+    assert "doc-0" not in capsys.readouterr().err

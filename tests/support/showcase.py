@@ -58,7 +58,9 @@ def fill(desk: DeskDriver, sandbox: Sandbox, folder: Path) -> None:
     for n in range(4):
         Picture.new("RGB", (320, 200), (40 * n, 90, 200 - 30 * n)).save(folder / f"picture-{n}.png")
     desk.work_until_over(desk.start_folder(folder, "alt_text"))
-    desk.run(documents(12), task="summarise")
+    piloted = desk.start(documents(12), task="summarise")
+    desk.execute("UPDATE runs SET pilot = 4 WHERE id = :id", id=piloted)
+    desk.work_until_over(piloted, hurry=True)
     wishes.ask_reprocess(first, Which.ALL, version=desk.desk.registry.task("classify").version, actor="ann@example.com")
     wishes.ask_resubmit(first, [FailureClass.FIX], actor="ann@example.com")
     desk.work_until_over(first, hurry=True)
@@ -152,6 +154,8 @@ MORE = (
     "/requests/?run=x&state=nonsense",
     "/requests/?q=nothing-like-it",
     "/runs/?state=cancelled",
+    "/runs/3/",
+    "/runs/3/resume",
     "/requests/resubmit?run=1",
     "/requests/reprocess?run=1",
     "/requests/rebuild?run=1",

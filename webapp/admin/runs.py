@@ -29,6 +29,7 @@ from webapp.batches.states import FailureClass, RunState
 from webapp.delivery import deliveries, destinations
 from webapp.money import caps, estimating
 from webapp.money.ledger import run_totals
+from webapp.runs import pilots
 
 BATCHES_SHOWN = 50
 RESUBMISSIONS_SHOWN = 5
@@ -73,6 +74,7 @@ class RunsPage(RunsStart, RunsAgain, RunsCap, Many):
         run = find(tx, run_id)
         bar = progress.of_runs(tx, [(run_id, run.subjects)])[run_id]
         batches = _batches(tx, run_id)
+        pilot = pilots.of_run(tx, run_id)
         sent = resubmissions.latest(tx, run_id, RESUBMISSIONS_SHOWN)
         return self.render(
             "desk/run.html",
@@ -87,6 +89,8 @@ class RunsPage(RunsStart, RunsAgain, RunsCap, Many):
             money=run_totals(tx, run_id),
             estimate=estimating.stored(tx, run_id),
             cap=caps.level_of_run(tx, run_id),
+            pilot=pilot,
+            first_outputs=pilots.first(tx, run_id) if pilot and not pilot.released else [],
             barred_by=caps.bars(tx, run_id) if run.state == RunState.PAUSED else None,
             failures=causes.of_run(tx, run_id) if bar.resubmittable else causes.NONE,
             class_words=resending.CLASS_WORDS | resending.AGAIN_WORDS,
@@ -143,7 +147,14 @@ class RunsPage(RunsStart, RunsAgain, RunsCap, Many):
 
             return act(back, deed)
         tx = reading()
-        return self.render("desk/resume_run.html", run=find(tx, run_id), at=_standing(tx, run_id), back=back)
+        pilot = pilots.of_run(tx, run_id)
+        return self.render(
+            "desk/resume_run.html",
+            run=find(tx, run_id),
+            at=_standing(tx, run_id),
+            pilot=pilot if pilot and pilot.through and not pilot.released else None,
+            back=back,
+        )
 
     @expose("/<row:run_id>/resubmit", methods=("GET", "POST"))
     @acts

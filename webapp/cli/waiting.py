@@ -26,7 +26,9 @@ from webapp.batches.states import RunState
 from webapp.cli.app import FAILURES, OK, STOPPED_WAITING, tell
 from webapp.cli.delivering import see_delivered
 from webapp.cli.environment import connection_lost, owner_left
+from webapp.records.escapes import one_line
 from webapp.records.exporting import write_outputs
+from webapp.runs import pilots
 
 T = TypeVar("T")
 
@@ -208,10 +210,24 @@ def finish(ending: Ending, *, out: Path | None, as_json: bool) -> int:
         tell(f"{count:,} outputs written to {out}.")
     tell(describe(summary, ending.counts))
     if ending.stopped is not None:
+        for line in patiently(lambda: _piloted(summary.run)):
+            tell(line)
         tell(come_back(summary.run, ending.stopped))
     if as_json:
         tell(json.dumps(summary.as_json()), err=False)
     return ending.status
+
+
+def _piloted(run_id: int) -> list[str]:
+    """The first outputs of a pilot that a person is to look at."""
+    with db.transaction() as tx:
+        pilot = pilots.of_run(tx, run_id)
+        if pilot is None or not pilot.through or pilot.released:
+            return []
+        return [
+            f"  {one_line(one.key, 40)}: {one_line(one.value or one.error or one.state, 160)}"
+            for one in pilots.first(tx, run_id)
+        ]
 
 
 def _write(run_id: int, out: Path) -> int:
@@ -246,6 +262,7 @@ def come_back(run_id: int, why: str) -> str:
     return (
         f"Stopped waiting: {why}\n"
         f"Run {run_id} stays as it is: nothing is cancelled. `batchdesk status {run_id}` shows where it is, "
-        f"`batchdesk resubmit {run_id}` waits for it again, `batchdesk up` works on, "
+        f"`batchdesk resume {run_id}` ends a pause, "
+        f"`batchdesk resubmit {run_id}` does and waits for it again, `batchdesk up` works on, "
         f"`batchdesk export {run_id} --out FILE` writes what is there, `batchdesk cancel {run_id}` ends it."
     )

@@ -4,6 +4,7 @@ or stop. That the rest waits is said in `webapp.batches.vanguard`; whatever ends
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -15,6 +16,7 @@ from webapp.errors import InputError
 from webapp.money.exposure import usd
 
 ACTOR = "pilot"
+SHOWN = 5  # subjects
 MOST = 10_000  # subjects: a pilot is what people look at
 SURE = Decimal("2.5")  # standard errors on either side that the mean cost of the pilot's answers is believed to
 MARGIN = Decimal("0.1")  # ... and what else may differ between the first subjects and the rest, as a part of it
@@ -160,6 +162,22 @@ def of_run(tx: Connection, run_id: int) -> Pilot | None:
         cost_usd=None if cost.unpriced else cost.usd,
         low_usd=low,
         high_usd=high,
+    )
+
+
+def first(tx: Connection, run_id: int) -> Sequence[Any]:
+    """The first subjects of a run's pilot: id of the request, key, state (of the output, else of the request), the
+    beginning of the output's value as JSON text, and error.
+    """
+    return db.rows(
+        tx,
+        "SELECT r.id, s.key, coalesce(i.output_state, i.state) AS state, left(o.value::text, 300) AS value, i.error "  # noqa: S608 - a constant
+        "FROM requests r JOIN items i ON i.id = r.item_id JOIN subjects s ON s.id = i.subject_id "
+        "LEFT JOIN outputs o ON o.request_id = r.id AND o.state = 'ok' "
+        f"WHERE r.batch_id IN (SELECT b.id FROM batches b WHERE b.run_id = :id AND {_AHEAD}) "
+        "AND r.state <> 'pending' ORDER BY r.id LIMIT :most",
+        id=run_id,
+        most=SHOWN,
     )
 
 
