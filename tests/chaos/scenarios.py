@@ -36,6 +36,7 @@ from webapp.errors import BatchdeskError
 from webapp.money.caps import Scope
 from webapp.runs.schedules import Wanted
 from webapp.runs.staleness import Over
+from webapp.runs.verbs import Manner
 
 RECORDS = 24
 FEW = 6
@@ -77,6 +78,7 @@ class Scenario:
     :param limited: its run is larger than the limit that is set just then.
     :param delivers: its outputs go to a table beside ours, which cannot be written at first where it `refuses`.
     :param cap: the most that its run may cost, in US dollars.
+    :param pilot: how many records go ahead of the rest.
     :param neighbour: how many requests a batch of somebody else in the workspace has, if there is one.
     """
 
@@ -93,6 +95,7 @@ class Scenario:
     refuses: bool = False
     limited: bool = False
     cap: str | None = None
+    pilot: int | None = None
 
 
 SCENARIOS = (
@@ -146,6 +149,7 @@ SCENARIOS = (
     Scenario("a plugin comes in", records=FEW, plugin=True, clicks=((LOOKED_INTO, "confirm"), (INSTALLED, "stamp"))),
     Scenario("delivered", delivers=True, refuses=True, clicks=((REFUSING, "mend"),)),
     Scenario("capped, then raised", cap="0.0005", clicks=((PAUSED, "raise"),)),
+    Scenario("a pilot goes ahead", pilot=5, clicks=((PAUSED, "resume"),)),
     Scenario("files come in", records=FEW, uploads=True, clicks=((REFUSED, "skip"), (COMPARED, "refresh"))),
 )
 
@@ -165,7 +169,7 @@ def start(desk: DeskDriver, scenario: Scenario, folder: Path) -> int:
     if scenario.limited:
         wishes.ask_configure("limits", {"most_records": "1"}, actor="chaos")
     if scenario.task != "alt_text":
-        run_id = desk.start(documents(scenario.records), task=scenario.task)
+        run_id = desk.start(documents(scenario.records), task=scenario.task, manner=Manner(pilot=scenario.pilot))
         if scenario.cap is not None:
             wishes.ask_cap(Scope.RUN, str(run_id), Decimal(scenario.cap), actor="chaos")
         if scenario.uploads:

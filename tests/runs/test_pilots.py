@@ -24,9 +24,7 @@ RECORDS, PILOT = 60, 20
 def piloting(desk: DeskDriver, sandbox: Sandbox) -> int:
     """A run of which twenty subjects go ahead, in batches of at most fifteen."""
     desk.change(batch_max_requests=15)
-    run_id = desk.start(documents(RECORDS))
-    desk.execute("UPDATE runs SET pilot = :count WHERE id = :id", count=PILOT, id=run_id)
-    return run_id
+    return desk.start(documents(RECORDS), manner=Manner(pilot=PILOT))
 
 
 def pilot(run_id: int) -> pilots.Pilot:
@@ -118,8 +116,7 @@ def test_failures_of_a_pilot_are_told_and_sent_again_by_a_person_before_the_rest
 
 
 def test_a_pilot_over_all_subjects_is_a_run_like_any_other(desk: DeskDriver, sandbox: Sandbox) -> None:
-    run_id = desk.start(documents(8))
-    desk.execute("UPDATE runs SET pilot = 20 WHERE id = :id", id=run_id)
+    run_id = desk.start(documents(8), manner=Manner(pilot=20))
     assert desk.work_until_over(run_id).state == "finished"
 
 

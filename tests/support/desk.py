@@ -25,6 +25,7 @@ from webapp.records.jsontext import dumps
 from webapp.records.reading import Problem, read_records
 from webapp.records.record import Record
 from webapp.runs import verbs
+from webapp.runs.verbs import PLAIN, Manner
 from webapp.settings import Settings, load
 
 PATIENCE = 100.0  # seconds; machines that run tests are slow and busy
@@ -86,11 +87,13 @@ class DeskDriver:
         assert not registry.problems, registry.problems
         self.desk.registry = registry
 
-    def start(self, records: Iterable[dict[str, Any]], task: str = "classify", **settings: str) -> int:
+    def start(
+        self, records: Iterable[dict[str, Any]], task: str = "classify", manner: Manner = PLAIN, **settings: str
+    ) -> int:
         """Import records as documents and start a run over them; its id."""
         raw = settings or ({"labels": "alpha,beta"} if task == "classify" else {})
         made = (Record(position, one["key"], "document", dumps(one), None) for position, one in enumerate(records))
-        return self._start(made, task, raw)
+        return self._start(made, task, raw, manner)
 
     def start_folder(self, folder: Path, task: str, **settings: str) -> int:
         """Import a folder of files and start a run over them; its id."""
@@ -102,7 +105,7 @@ class DeskDriver:
         """Import records of any kind and start a run over them; its id."""
         return self._start(records, task, settings)
 
-    def _start(self, records: Iterable[Record], task: str, raw: dict[str, str]) -> int:
+    def _start(self, records: Iterable[Record], task: str, raw: dict[str, str], manner: Manner = PLAIN) -> int:
         registry = self.desk.registry
         chosen = registry.task(task)
         parsed = registry.parse_settings(chosen, raw)
@@ -110,7 +113,7 @@ class DeskDriver:
             dataset, _ = import_records(
                 tx, records, name="docs", source=Path("docs.jsonl"), text_field="text", owner="tester"
             )
-            return verbs.start_run(tx, dataset_id=dataset, task=chosen, settings=parsed, owner="tester")
+            return verbs.start_run(tx, dataset_id=dataset, task=chosen, settings=parsed, owner="tester", manner=manner)
 
     def perform_due(self) -> int:
         """Perform every step that is due now, once; how many."""
