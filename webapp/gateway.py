@@ -7,11 +7,13 @@ their steps. The SDK is imported where it is used: loading it takes longer than 
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cache
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -257,8 +259,14 @@ def _client(base_url: str | None) -> httpx2.Client:
     if base_url is not None and is_loopback(base_url):
         # A proxy of the environment does not reach this machine's own addresses. The SDK's client reads the
         # environment's proxies whatever it is told.
-        return httpx2.Client(follow_redirects=False, trust_env=False)
+        return httpx2.Client(follow_redirects=False, trust_env=False, verify=_certificates())
     return anthropic.DefaultHttpxClient(follow_redirects=False)
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Whom to trust. Read once: that takes longer than many calls to a server of this machine."""
+    return httpx2.create_ssl_context(trust_env=False)
 
 
 class _Watched:
