@@ -32,7 +32,7 @@ demo: $(VENV)/installed ## Real examples against the sandbox, dashboard left up 
 	@$(BIN)/batchdesk demo $(if $(filter 1,$(ONCE)),--once) $(if $(filter 1,$(DEMO_LIVE)),--live)
 
 test: $(VENV)/installed-dev ## All tests, on real parts
-	@env $$(env | sed -n 's/^\(ANTHROPIC_[A-Za-z0-9_]*\)=.*/-u \1/p') $(BIN)/python -m pytest -n 2 --dist loadfile
+	@env $$(env | sed -n 's/^\(ANTHROPIC_[A-Za-z0-9_]*\)=.*/-u \1/p') $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 chaos: $(VENV)/installed-dev ## Kills and API faults at random, audited (SEED=n ROUNDS=n; SWEEP=1: each fault point once)
 	@PYTHONPATH=tests:. $(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) $(if $(ROUNDS),--rounds $(ROUNDS)) \

@@ -13,16 +13,39 @@ from flask import Flask
 from hypothesis import HealthCheck, settings
 from support.browser import chromium, page  # noqa: F401 - fixtures, of which a process can have but one
 from support.desk import DeskDriver, make_settings
+from support.people import QUICK_PASSWORDS
 from support.sandbox import Sandbox, SandboxThread
-from support.services import create_database, drop_database, start_services
+from support.services import create_database, drop_database, quick_folder, start_services
 
 from webapp import create_app
+from webapp.admin import people
 from webapp.local import Services
 
 # How long an example takes is the machine's affair. Where CI is set, Hypothesis' own profile says so.
 if "CI" not in os.environ:
     settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("busy machine")
+
+
+# What takes longest begins first, or one core waits at the end for the other's last file. Within a folder the order
+# stays; `--no-loadscope-reorder` keeps xdist from its own, which begins with the files of the most tests.
+LONGEST = ("browser/test_every_page", "browser/test_every_stop", "journey/", "chaos/", "browser/", "admin/", "batches/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest."""
+
+    def rank(item: pytest.Item) -> int:
+        found = (n for n, start in enumerate(LONGEST) if item.nodeid.startswith(f"tests/{start}"))
+        return next(found, len(LONGEST))
+
+    items.sort(key=rank)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_passwords() -> None:
+    """Argon2 is slow on purpose; nobody attacks the passwords of tests (`test_passwords.py` sees how slow it is)."""
+    people.CONFIG["SECURITY_PASSWORD_HASH_PASSLIB_OPTIONS"] = QUICK_PASSWORDS
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -44,9 +67,10 @@ def interruptible() -> None:
 @pytest.fixture(scope="session")
 def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     """Embedded PostgreSQL and Valkey."""
-    supervisor, services = start_services(tmp_path_factory.mktemp("services"))
-    yield services
-    supervisor.stop()
+    with quick_folder(tmp_path_factory.mktemp("services")) as folder:
+        supervisor, services = start_services(folder)
+        yield services
+        supervisor.stop()
 
 
 @pytest.fixture(scope="session")
