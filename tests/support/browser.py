@@ -16,9 +16,10 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 from pydantic import SecretStr
 from support.people import PASSWORD
 
@@ -27,6 +28,7 @@ from webapp.settings import Settings, variable
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 PATIENCE = 30.0  # seconds
+HEIGHT = 900
 
 
 @pytest.fixture(scope="session")
@@ -62,6 +64,18 @@ def page(chromium: Browser) -> Iterator[Page]:
 def _is_complaint(message: ConsoleMessage) -> bool:
     """An error that the page made; not that the server, whose test is over, no longer answers its look at progress."""
     return message.type == "error" and "Failed to load resource: net::" not in message.text
+
+
+def seen(chromium: Browser, scheme: Literal["light", "dark"], width: int) -> BrowserContext:
+    """Cookies of their own, for pages in that colour scheme and so many pixels wide."""
+    context = chromium.new_context(
+        viewport={"width": width, "height": HEIGHT},
+        color_scheme=scheme,
+        reduced_motion="reduce",
+        timezone_id="Europe/Berlin",
+    )
+    context.set_default_timeout(PATIENCE * 1000)
+    return context
 
 
 def sign_in(page: Page, base: str, email: str, password: str = PASSWORD) -> None:
