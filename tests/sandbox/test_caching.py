@@ -28,9 +28,13 @@ def batch_of(count: int, *, prefix: str = "r", **others: Any) -> list[dict[str, 
 
 def usages(client: anthropic.Anthropic, wanted: list[dict[str, Any]]) -> list[tuple[int, int, int, int]]:
     """Of each row, in the order of the stream: input, written for 5 minutes, written for an hour, read."""
-    batch = run_batch(client, wanted)
+    return used(client, run_batch(client, wanted).id)
+
+
+def used(client: anthropic.Anthropic, batch_id: str) -> list[tuple[int, int, int, int]]:
+    """The same of a batch that has ended."""
     found = []
-    for result in rows(client, batch.id).values():
+    for result in rows(client, batch_id).values():
         usage = result["message"]["usage"]
         split = usage["cache_creation"]
         five, hour = split["ephemeral_5m_input_tokens"], split["ephemeral_1h_input_tokens"]
@@ -131,6 +135,46 @@ def test_a_batch_that_still_runs_warms_nothing(sandbox: Sandbox, client: anthrop
     client.messages.batches.create(requests=batch_of(1, prefix="slow", system=system((LONG, HOUR))))  # type: ignore[arg-type]
     sandbox.configure(delay=0)
     assert usages(client, batch_of(1, system=system((LONG, HOUR)))) == [(100 + OVERHEAD, 0, 5000, 0)]
+
+
+def test_in_a_long_batch_five_minutes_are_over_before_the_next_request(
+    sandbox: Sandbox, client: anthropic.Anthropic
+) -> None:
+    # Ten requests in an hour, one every six minutes; ten in half an hour, one every three.
+    assert [usage[3] for usage in slowly(sandbox, client, FIVE_MINUTES, seconds=3600)] == [0] * 10
+    assert [usage[3] for usage in slowly(sandbox, client, FIVE_MINUTES, seconds=1800)] == [0] + [5000] * 9
+    assert [usage[3] for usage in slowly(sandbox, client, HOUR, seconds=3600)] == [0] + [5000] * 9
+
+
+def slowly(sandbox: Sandbox, client: anthropic.Anthropic, mark: Any, *, seconds: int) -> list[tuple[int, int, int, int]]:
+    """What ten requests of a batch that takes so long use, with a prefix of its own."""
+    sandbox.configure(delay=seconds)
+    wanted = batch_of(10, system=system((f"{mark} {seconds} ".ljust(len(LONG), "a"), mark)))
+    batch = client.messages.batches.create(requests=wanted)  # type: ignore[arg-type]
+    sandbox.advance(seconds + 1)
+    return used(client, batch.id)
+
+
+def test_what_was_warm_at_the_beginning_is_cold_again_when_nobody_reads_it_in_time(
+    sandbox: Sandbox, client: anthropic.Anthropic
+) -> None:
+    wanted = system((LONG, FIVE_MINUTES))
+    run_batch(client, batch_of(1, prefix="warm", system=wanted))
+    sandbox.advance(200)
+    sandbox.configure(delay=4000, cache_cold_requests=2)
+    batch = client.messages.batches.create(requests=batch_of(5, system=wanted))  # type: ignore[arg-type]
+    sandbox.advance(4001)
+    # The first finds it, with a hundred seconds left; the others, 800 seconds apart, find nothing.
+    assert [usage[3] for usage in used(client, batch.id)] == [5000, 0, 0, 0, 0]
+
+
+def test_who_is_behind_one_request_that_has_ended_finds_what_it_wrote(
+    sandbox: Sandbox, client: anthropic.Anthropic
+) -> None:
+    sandbox.configure(cache_cold_requests=4)
+    wanted = system((LONG, HOUR))
+    assert [usage[3] for usage in usages(client, batch_of(1, prefix="first", system=wanted))] == [0]
+    assert [usage[3] for usage in usages(client, batch_of(10, system=wanted))] == [5000] * 10
 
 
 def test_a_cache_is_not_shared_between_models(client: anthropic.Anthropic) -> None:

@@ -6,9 +6,13 @@ The results use one `CacheBook` per pass over a batch, in the order in which its
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from .tokens import Measured, Prefix
+
+#: How long a prefix lives after it was last written or read, by its marker.
+TTL_SECONDS = {"5m": 300, "1h": 3600}
 
 
 class CacheUse(NamedTuple):
@@ -33,40 +37,49 @@ class CacheUse(NamedTuple):
 
 
 class CacheBook:
-    """What the cache holds while one batch is processed.
+    """What the cache holds while one batch is processed. Times are seconds since the batch was created.
 
-    :param warm: keys that were written by earlier batches and still live.
-    :param cold_requests: so many requests with a prefix that was cold run at once, and all miss.
+    :param warm: keys that were written by earlier batches, and the time until which each lives.
+    :param cold_requests: so many requests with a prefix that is not there begin before the first of them has written
+        it, and all write it.
     :param hit_rate: the part of the others that reads.
     """
 
-    def __init__(self, warm: frozenset[bytes], cold_requests: int, hit_rate: float) -> None:
-        self._warm = warm
+    def __init__(self, warm: Mapping[bytes, float], cold_requests: int, hit_rate: float) -> None:
         self._cold_requests = max(1, cold_requests)
         self._hit_rate = hit_rate
-        self._seen: Counter[bytes] = Counter()
+        self._lives_until = dict(warm)
+        self._written = Counter(dict.fromkeys(warm, self._cold_requests))
 
-    def use(self, measured: Measured, chance: float) -> CacheUse:
-        """Book one request.
+    def use(self, measured: Measured, chance: float, at: float) -> CacheUse:
+        """Book one request; requests come in the order of their times.
 
         :param chance: in [0, 1); under the hit rate the request finds what is there.
         """
         if not measured.prefixes:
             return CacheUse(measured.tokens, 0, 0, 0)
+        self._forget(measured.prefixes, at)
         read = self._longest_hit(measured.prefixes) if chance < self._hit_rate else 0
         for prefix in measured.prefixes:
-            self._seen[prefix.key] += 1
+            self._written[prefix.key] += 1
+            # Reading it gives it its whole time anew, as writing does.
+            until = at + TTL_SECONDS[prefix.ttl]
+            self._lives_until[prefix.key] = max(until, self._lives_until.get(prefix.key, until))
         return _split(measured, read)
+
+    def _forget(self, prefixes: tuple[Prefix, ...], at: float) -> None:
+        """What nobody has used in its time is gone."""
+        for prefix in prefixes:
+            for key, _ in ((prefix.key, prefix.tokens), *prefix.earlier):
+                if self._lives_until.get(key, at) < at:
+                    del self._lives_until[key], self._written[key]
 
     def _longest_hit(self, prefixes: tuple[Prefix, ...]) -> int:
         for prefix in reversed(prefixes):
             for key, tokens in ((prefix.key, prefix.tokens), *prefix.earlier):
-                if self._holds(key):
+                if self._written[key] >= self._cold_requests:
                     return tokens
         return 0
-
-    def _holds(self, key: bytes) -> bool:
-        return key in self._warm or self._seen[key] >= self._cold_requests
 
 
 def _split(measured: Measured, read: int) -> CacheUse:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, BinaryIO
 
 from .body import Element, RequestSplitter
+from .caching import TTL_SECONDS
 from .checks import check_params
 from .config import SandboxConfig
 from .fates import COUNTED_AS, Fate, draw_fate
@@ -21,7 +22,6 @@ from .tokens import find_prefixes
 
 _CUSTOM_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _SPAN = float(1 << 32)
-_SECONDS = {"5m": 300, "1h": 3600}
 
 
 class BatchRefused(ValueError):
@@ -108,7 +108,7 @@ class Intake:
         model = find_model(params["model"])
         assert model is not None
         for prefix in find_prefixes(params, model):
-            seconds = _SECONDS[prefix.ttl]
+            seconds = TTL_SECONDS[prefix.ttl]
             if self.prefixes.get(prefix.key, 0) < seconds:
                 self.prefixes[prefix.key] = seconds
 

@@ -89,9 +89,9 @@ def _make_rows(store: Store, batch: Batch) -> Iterator[dict[str, Any]]:
     maker = _RowMaker(store, batch)
     body = os.open(store.files(batch).body, os.O_RDONLY)
     try:
-        for at in order:
-            row = rows[at]
-            result = maker.make(row, loads(os.pread(body, row.length, row.offset)))
+        for nth, place in enumerate(order):
+            row = rows[place]
+            result = maker.make(row, loads(os.pread(body, row.length, row.offset)), nth)
             if result is not None:
                 yield result
     finally:
@@ -132,9 +132,14 @@ class _RowMaker:
         self._book = CacheBook(
             store.warm_prefixes(batch), batch.config.cache_cold_requests, batch.config.cache_hit_rate
         )
+        taken = (batch.ended_at or batch.created_at) - batch.created_at
+        self._pace = taken.total_seconds() / batch.total
 
-    def make(self, row: Row, request: dict[str, Any]) -> dict[str, Any] | None:
-        """The result of one request, or None if it has no line."""
+    def make(self, row: Row, request: dict[str, Any], nth: int) -> dict[str, Any] | None:
+        """The result of one request, or None if it has no line.
+
+        :param nth: how many were processed before it: the batch takes its time evenly over all of them.
+        """
         custom_id, params = request["custom_id"], request["params"]
         fate = settle_fate(self._batch, row)
         if fate is Fate.MISSING:
@@ -148,13 +153,14 @@ class _RowMaker:
         elif fate in (Fate.CANCELED, Fate.EXPIRED):
             result = {"type": fate.name.lower()}
         else:
-            result = {"type": "succeeded", "message": self._message(custom_id, params, fate)}
+            result = {"type": "succeeded", "message": self._message(custom_id, params, fate, nth)}
         return {"custom_id": custom_id, "result": result}
 
-    def _message(self, custom_id: str, params: dict[str, Any], fate: Fate) -> dict[str, Any]:
+    def _message(self, custom_id: str, params: dict[str, Any], fate: Fate, nth: int) -> dict[str, Any]:
         model = find_model(params["model"])
         assert model is not None
-        cache_use = self._book.use(measure(params, model), fraction(self._batch.id, custom_id, "cache"))
+        chance = fraction(self._batch.id, custom_id, "cache")
+        cache_use = self._book.use(measure(params, model), chance, nth * self._pace)
         answer, stop_details = self._answer(custom_id, params, model, fate)
         return {
             "id": identifier("msg_", self._batch.id, custom_id),

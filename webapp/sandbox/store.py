@@ -230,18 +230,21 @@ class Store:
         where = "WHERE workspace = ? AND NOT deleted AND seq > ? ORDER BY seq LIMIT ?"
         return self._select(where, (workspace, after_seq, limit))[::-1]
 
-    def warm_prefixes(self, batch: Batch) -> frozenset[bytes]:
-        """The prefix keys of a batch that an earlier one of its workspace wrote and that lived when it began."""
+    def warm_prefixes(self, batch: Batch) -> dict[bytes, float]:
+        """The prefix keys of a batch that an earlier one of its workspace wrote or read and that lived when it began,
+        with the seconds for which each still did.
+        """
         with self.lock:
             rows = self._db.execute(
-                "SELECT mine.key FROM prefixes mine JOIN prefixes theirs ON theirs.key = mine.key"
+                "SELECT mine.key, max(b.ended_at + theirs.seconds * 1000000) - ?"
+                " FROM prefixes mine JOIN prefixes theirs ON theirs.key = mine.key"
                 " JOIN batches b ON b.seq = theirs.batch"
                 " WHERE mine.batch = ? AND b.seq < mine.batch AND b.workspace = ? AND b.ended_at <= ?"
                 " AND b.ended_at + theirs.seconds * 1000000 > ?"
-                " AND json_extract(b.state, '$.counts.succeeded') > 0",
-                (batch.seq, batch.workspace, _micros(batch.created_at), _micros(batch.created_at)),
+                " AND json_extract(b.state, '$.counts.succeeded') > 0 GROUP BY mine.key",
+                (_micros(batch.created_at), batch.seq, batch.workspace, *[_micros(batch.created_at)] * 2),
             ).fetchall()
-        return frozenset(key for (key,) in rows)
+        return {key: left / 1_000_000 for key, left in rows}
 
     def _select(self, where: str, values: tuple[Any, ...]) -> list[Batch]:
         with self.lock:
