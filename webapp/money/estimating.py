@@ -5,7 +5,7 @@ The step `plan` does it once the requests are built; previews ask for what was a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -20,10 +20,11 @@ from webapp.batches.desk import Desk
 from webapp.batches.models import moment
 from webapp.batches.steps import Lease
 from webapp.db import Base
-from webapp.money import overrides
+from webapp.money import overrides, priming
 from webapp.money.guesses import tokens_of_image
 from webapp.money.prediction import Forecast, History, Work, forecast
 from webapp.money.prices import DATED, SHIPPED
+from webapp.money.priming import Prime
 from webapp.records import jsontext
 from webapp.records.escapes import storable
 
@@ -86,7 +87,7 @@ def estimate(desk: Desk, lease: Lease) -> None:
         counts = counting.counted(counting.within(lambda: desk.gateway, counting.STEP_SECONDS), shared, pieces)
     with db.transaction() as tx:
         lease.hold(tx)
-        found = foretell(
+        work = _work(
             tx,
             Measured(
                 task=run.task,
@@ -97,11 +98,14 @@ def estimate(desk: Desk, lease: Lease) -> None:
                 own_bytes=Decimal(run.bytes - run.image_bytes),
                 image_tokens=Decimal(run.image_tokens),
                 run_id=run_id,
+                prime=Prime(run.prime or Prime.AUTO),
             ),
             counts,
             run.today,
         )
-        _keep(tx, run, found)
+        _keep(tx, run, forecast(work))
+        if work.primed:
+            db.run(tx, "UPDATE runs SET priming = :words WHERE id = :id", words=work.priming, id=run_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +115,7 @@ class Measured:
     :param shared: the encoded part that all have.
     :param own_bytes: of all, without images; see `Work`.
     :param run_id: that they are of, if there is one.
+    :param prime: what is wanted of the request that goes ahead.
     """
 
     task: str
@@ -122,6 +127,7 @@ class Measured:
     image_tokens: Decimal
     size_error: Decimal = Decimal()
     run_id: int | None = None
+    prime: Prime = Prime.AUTO
 
 
 def of_pieces(
@@ -161,32 +167,37 @@ def foretell(tx: Connection | None, found: Measured, counts: Counts, today: date
 
     :param tx: None where there is no database to ask what was answered before.
     """
+    return forecast(_work(tx, found, counts, today))
+
+
+def _work(tx: Connection | None, found: Measured, counts: Counts, today: datetime) -> Work:
+    """All that is known of the requests, with whether one of them goes ahead."""
     shared = jsontext.loads(found.shared)
     model = str(shared.get("model"))
     prices = SHIPPED if tx is None else overrides.book(tx)
-    return forecast(
-        Work(
-            model=model,
-            price=lambda usage: prices.cost(model, usage, today),
-            requests=found.requests,
-            batches=found.batches,
-            shared=shared,
-            own_bytes=found.own_bytes,
-            image_tokens=found.image_tokens,
-            size_error=found.size_error,
-            sample=counts.sample,
-            shared_tokens=counts.shared_tokens,
-            uncounted=counts.trouble,
-            history=None if tx is None else _history(tx, found, model),
-        )
+    work = Work(
+        model=model,
+        price=lambda usage: prices.cost(model, usage, today),
+        requests=found.requests,
+        batches=found.batches,
+        shared=shared,
+        own_bytes=found.own_bytes,
+        image_tokens=found.image_tokens,
+        size_error=found.size_error,
+        sample=counts.sample,
+        shared_tokens=counts.shared_tokens,
+        uncounted=counts.trouble,
+        history=None if tx is None else _history(tx, found, model),
     )
+    decision = priming.decide(work, found.prime)
+    return replace(work, primed=decision.primed, priming=decision.words)
 
 
 def _measured(tx: Connection, run_id: int) -> Any:
     """A run with its requests' number, bytes and images, all of them."""
     run = db.row(
         tx,
-        "SELECT id, task, token, settings_hash, shared::text AS shared, shared->>'model' AS model, now() AS today "
+        "SELECT id, task, token, settings_hash, shared::text AS shared, shared->>'model' AS model, prime, now() AS today "
         "FROM runs WHERE id = :id",
         id=run_id,
     )
@@ -220,6 +231,7 @@ class _Run:
     settings_hash: str | None
     shared: str
     model: str
+    prime: str | None
     today: datetime
     requests: int
     bytes: int

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from math import ceil
 from typing import Any, NamedTuple
 
 from webapp.money import guesses
@@ -21,6 +22,9 @@ SCARCE = Decimal("0.03")  # of the hit rate on either side, at least
 # Best, likely and worst part of requests that read a cached part, where none was measured.
 HITS = (Decimal("0.98"), Decimal("0.96"), Decimal("0.88"))
 FEWEST_HITS = Decimal("0.3")  # that anybody has reported of batches
+# Part of a batch's requests that begin before the first has written what was in no cache: a guess. Of those that are
+# read best, 98 of 100 are.
+COLD = Decimal("0.01")
 BULK = 1_000_000
 ROUNDING = Decimal("0.001")
 NARROW = Decimal("0.1")  # of the length of answers on either side, where the settings were the same
@@ -72,6 +76,8 @@ class Work:
     :param size_error: the standard error of these two as a part of them, where they are not measured but estimated.
     :param sample: requests whose tokens were counted; none where that was not possible, and `uncounted` says why.
     :param shared_tokens: of the shared part, as counted.
+    :param primed: whether one request goes ahead of the rest and writes the shared part to the cache; `priming` says
+        why, or why not.
     """
 
     model: str
@@ -86,6 +92,8 @@ class Work:
     shared_tokens: int | None = None
     uncounted: str | None = None
     history: History | None = None
+    primed: bool = False
+    priming: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,24 +129,26 @@ def forecast(work: Work) -> Forecast:
         reasons.append(f"The images have {images:,.0f} tokens a request by their pixels.")
     cached, words = _cached(work)
     reasons += words
+    if work.priming:
+        reasons.append(work.priming)
     output, words = _output(work)
     reasons += words
     if any(str(tool.get("type", "")).startswith("web_search") for tool in _dicts(work.shared.get("tools"))):
         reasons.append("Web searches cost extra, and are not in it: nobody knows how many there will be.")
-    rates = _rates(work, text.likely + images)
-    if rates is None:
+    price = rates(work, text.likely + images)
+    if price is None:
         reasons.append(f"The model {work.model} has no known price: what this costs is not known.")
         return Forecast(work.requests, None, None, None, None, len(work.sample), tuple(reasons))
     ends = [
-        rates.input * (text[at] + images - cached.tokens[at])
-        + cached.tokens[at] * (cached.reads[at] * rates.read + (1 - cached.reads[at]) * rates.write)
-        + rates.output * output[at]
+        price.input * (text[at] + images - cached.tokens[at])
+        + cached.tokens[at] * (cached.reads[at] * price.read + (1 - cached.reads[at]) * price.write)
+        + price.output * output[at]
         for at in range(3)
     ]
     span = _narrowed(Span(min(ends), ends[1], max(ends)))
     ceiling = _max_tokens(work) or output.high
-    most = rates.input * (text.high + images - cached.tokens.high) + rates.output * ceiling
-    most += cached.tokens.high * (FEWEST_HITS * rates.read + (1 - FEWEST_HITS) * rates.write)
+    most = price.input * (text.high + images - cached.tokens.high) + price.output * ceiling
+    most += cached.tokens.high * (FEWEST_HITS * price.read + (1 - FEWEST_HITS) * price.write)
     low, likely, high, top = (
         Decimal(f"{each * work.requests:.6g}") for each in (*span, max(most, span.high * (1 + COUNT_ERROR)))
     )
@@ -199,17 +209,15 @@ def _fitted(sample: Sequence[Sampled], size: Decimal) -> tuple[Decimal, Decimal]
 
 def _cached(work: Work) -> tuple[_Cached, list[str]]:
     """What of each request can come from the cache."""
-    part = marked_part(work.shared)
+    found = cached_tokens(work)
     none = _Cached(Span(NOTHING, NOTHING, NOTHING), Span(NOTHING, NOTHING, NOTHING))
-    if not part:
+    if found is None:
         return none, ["Nothing is cached: the part that all requests share carries no cache mark."]
     least = min_cacheable(work.model)
     if work.shared_tokens is not None:
-        found = work.shared_tokens * part
         tokens = Span(found, found, found).around(COUNT_ERROR)
     else:
-        size = len(jsontext.dumps({name: work.shared.get(name) for name in ("tools", "system")}))
-        tokens = guesses.tokens_of_bytes(part * size, work.model)
+        tokens = guessed_tokens(work.shared, work.model)
     if least is None or tokens.likely < least:
         about = f"of about {tokens.likely:,.0f} tokens"
         if least is None:
@@ -229,15 +237,35 @@ def _cached(work: Work) -> tuple[_Cached, list[str]]:
     ]
 
 
+def cached_tokens(work: Work) -> Decimal | None:
+    """Tokens of the shared part up to its cache mark, as far as they are counted; None: it has none."""
+    part = marked_part(work.shared)
+    return (work.shared_tokens or 0) * part if part else None
+
+
+def guessed_tokens(shared: Mapping[str, Any], model: str) -> Span:
+    """The same where nothing was counted, by its bytes."""
+    size = len(jsontext.dumps({name: shared.get(name) for name in ("tools", "system")}))
+    return guesses.tokens_of_bytes(marked_part(shared) * size, model)
+
+
+def at_once(work: Work) -> int:
+    """Requests that begin before the first of their batch has written what was in no cache."""
+    return min(work.requests, work.batches * max(1, ceil(COLD * work.requests / max(1, work.batches))))
+
+
 def _first(work: Work) -> tuple[int, int, int]:
     """Requests that write it because nobody has before: at best, likely, at worst one of each batch."""
+    if work.primed:
+        return (1, 1, 1)
     warm = work.history is not None and work.history.warm
     return (0 if warm else 1, 0 if warm else 1, min(work.requests, work.batches))
 
 
 def _hits(work: Work, tokens: Decimal) -> tuple[tuple[Decimal, Decimal, Decimal], str]:
     """Best, likely and worst part of the other requests that read it, and whence that is known."""
-    best, likely, worst = HITS
+    # Where one request goes ahead, none of the others is too early.
+    best, likely, worst = (rate + COLD for rate in HITS) if work.primed else HITS
     before, seen = work.history, work.requests
     whence = f"{worst:.0%} to {best:.0%} of the requests are taken to read it: the API promises none"
     if before is not None and before.read + before.written:
@@ -287,7 +315,7 @@ def _output(work: Work) -> tuple[Span, list[str]]:
 # -- prices ------------------------------------------------------------------------------------------------------
 
 
-class _Rates(NamedTuple):
+class Rates(NamedTuple):
     """USD per token in a batch."""
 
     input: Decimal
@@ -296,7 +324,7 @@ class _Rates(NamedTuple):
     output: Decimal
 
 
-def _rates(work: Work, prompt: Decimal) -> _Rates | None:
+def rates(work: Work, prompt: Decimal) -> Rates | None:
     """Prices of the day for prompts of about that length; None: unknown."""
     geo = work.shared.get("inference_geo")
     length = max(1, round(prompt))
@@ -310,13 +338,13 @@ def _rates(work: Work, prompt: Decimal) -> _Rates | None:
     of_input = per_token(input=length)
     if of_input is None:
         return None
-    write = per_token(write_1h=length) if _hour(work.shared) else per_token(write_5m=length)
+    write = per_token(write_1h=length) if for_an_hour(work.shared) else per_token(write_5m=length)
     read, whole = per_token(read=length), per_token(input=length, output=BULK)
     assert write is not None and read is not None and whole is not None
-    return _Rates(of_input / length, write / length, read / length, (whole - of_input) / BULK)
+    return Rates(of_input / length, write / length, read / length, (whole - of_input) / BULK)
 
 
-def _hour(shared: Mapping[str, Any]) -> bool:
+def for_an_hour(shared: Mapping[str, Any]) -> bool:
     """Whether what is cached is cached for an hour."""
     blocks = [*_dicts(shared.get("tools")), *_dicts(shared.get("system"))]
     return any((block.get("cache_control") or {}).get("ttl") == "1h" for block in blocks)
