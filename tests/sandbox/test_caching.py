@@ -146,7 +146,9 @@ def test_in_a_long_batch_five_minutes_are_over_before_the_next_request(
     assert [usage[3] for usage in slowly(sandbox, client, HOUR, seconds=3600)] == [0] + [5000] * 9
 
 
-def slowly(sandbox: Sandbox, client: anthropic.Anthropic, mark: Any, *, seconds: int) -> list[tuple[int, int, int, int]]:
+def slowly(
+    sandbox: Sandbox, client: anthropic.Anthropic, mark: Any, *, seconds: int
+) -> list[tuple[int, int, int, int]]:
     """What ten requests of a batch that takes so long use, with a prefix of its own."""
     sandbox.configure(delay=seconds)
     wanted = batch_of(10, system=system((f"{mark} {seconds} ".ljust(len(LONG), "a"), mark)))

@@ -21,6 +21,7 @@ from webapp.datasets.derived import run_named
 from webapp.hooks import Registry, calls
 from webapp.hooks.loading import Loader
 from webapp.installed import pluginset
+from webapp.money.priming import Prime
 from webapp.records.exporting import check_out_path, rejected_path
 from webapp.records.reading import Problem, Record
 from webapp.runs import pilots
@@ -65,6 +66,10 @@ def _registry(task: str, source: str | None) -> Registry:
     "--pilot", type=click.IntRange(1, pilots.MOST), metavar="N",
     help="Send the first N subjects ahead; the rest waits until you have looked at them and resume the run.",
 )  # fmt: skip
+@click.option(
+    "--prime", type=click.Choice([one.value for one in Prime]), default=Prime.AUTO.value, show_default=True,
+    help="Send one request ahead, which writes the shared part to the cache; auto: when it pays.",
+)  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Show what would be sent, and send nothing.")
 @click.pass_context
 def run(
@@ -83,6 +88,7 @@ def run(
     skip_bad: bool,
     cap: Decimal | None,
     pilot: int | None,
+    prime: str,
     dry_run: bool,
 ) -> None:
     """Run a task over records: INPUT is a .jsonl or .csv file, a folder of text files or images, or run:ID, for the
@@ -95,7 +101,7 @@ def run(
     task, settings = registry.task(plugin), registry.parse_settings(plugin, pairs)
     if out is not None:
         check_out_path(out)
-    manner = Manner(cap, pilot)
+    manner = Manner(cap, pilot, Prime(prime))
     how = _How(out, as_json, deadline_of(timeout), skip_bad)
     if isinstance(taken, Path):
         rejected = rejected_path(out, taken) if skip_bad else None

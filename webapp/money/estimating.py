@@ -99,6 +99,7 @@ def estimate(desk: Desk, lease: Lease) -> None:
                 image_tokens=Decimal(run.image_tokens),
                 run_id=run_id,
                 prime=Prime(run.prime or Prime.AUTO),
+                pilot=run.pilot,
             ),
             counts,
             run.today,
@@ -116,6 +117,7 @@ class Measured:
     :param own_bytes: of all, without images; see `Work`.
     :param run_id: that they are of, if there is one.
     :param prime: what is wanted of the request that goes ahead.
+    :param pilot: how many go before the rest is released; that comes too late for what was written before them.
     """
 
     task: str
@@ -128,6 +130,7 @@ class Measured:
     size_error: Decimal = Decimal()
     run_id: int | None = None
     prime: Prime = Prime.AUTO
+    pilot: int | None = None
 
 
 def of_pieces(
@@ -189,7 +192,10 @@ def _work(tx: Connection | None, found: Measured, counts: Counts, today: datetim
         uncounted=counts.trouble,
         history=None if tx is None else _history(tx, found, model),
     )
-    decision = priming.decide(work, found.prime)
+    together = work
+    if found.pilot and found.pilot < found.requests:
+        together = replace(work, requests=found.pilot, batches=-(-found.pilot * found.batches // found.requests))
+    decision = priming.decide(together, found.prime)
     return replace(work, primed=decision.primed, priming=decision.words)
 
 
@@ -197,7 +203,8 @@ def _measured(tx: Connection, run_id: int) -> Any:
     """A run with its requests' number, bytes and images, all of them."""
     run = db.row(
         tx,
-        "SELECT id, task, token, settings_hash, shared::text AS shared, shared->>'model' AS model, prime, now() AS today "
+        "SELECT id, task, token, settings_hash, shared::text AS shared, shared->>'model' AS model, prime, pilot, "
+        "now() AS today "
         "FROM runs WHERE id = :id",
         id=run_id,
     )
@@ -232,6 +239,7 @@ class _Run:
     shared: str
     model: str
     prime: str | None
+    pilot: int | None
     today: datetime
     requests: int
     bytes: int

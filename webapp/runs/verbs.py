@@ -28,6 +28,7 @@ from webapp.hooks import Task
 from webapp.installed import versions
 from webapp.money import caps
 from webapp.money.caps import Scope
+from webapp.money.priming import Prime
 from webapp.records import jsontext
 from webapp.runs import pilots
 from webapp.runs.staleness import Over, fingerprint, select_stale
@@ -42,10 +43,12 @@ class Manner:
 
     :param cap_usd: the most that it may cost, all attempts together.
     :param pilot: how many subjects go ahead; the rest waits until somebody has looked at them and resumes the run.
+    :param prime: whether one request goes ahead and writes the shared part to the cache.
     """
 
     cap_usd: Decimal | None = None
     pilot: int | None = None
+    prime: Prime = Prime.AUTO
 
 
 PLAIN = Manner()
@@ -120,9 +123,10 @@ def start_run(
     run = db.row(
         tx,
         "INSERT INTO runs (dataset_id, revision, selected, task, task_version, settings, settings_hash, token, "
-        "subjects, owner, schedule_id, plugin_version_id, pilot) "
+        "subjects, owner, schedule_id, plugin_version_id, pilot, prime) "
         "SELECT id, revision, :selected, :task, :version, CAST(:settings AS json), :hash, :token, subjects, :owner, "
-        "CAST(:schedule AS bigint), CAST(:plugin AS bigint), CAST(:pilot AS int) FROM datasets WHERE id = :dataset "
+        "CAST(:schedule AS bigint), CAST(:plugin AS bigint), CAST(:pilot AS int), CAST(:prime AS text) FROM datasets "
+        "WHERE id = :dataset "
         "RETURNING id, revision, subjects",
         dataset=dataset_id,
         selected=over == Over.STALE,
@@ -135,6 +139,7 @@ def start_run(
         schedule=schedule_id,
         plugin=plugin_version_id,
         pilot=manner.pilot,
+        prime=None if manner.prime == Prime.AUTO else manner.prime.value,
     )
     if run is None:
         raise NotFound(f"There is no dataset {dataset_id}.")
