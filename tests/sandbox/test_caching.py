@@ -84,7 +84,7 @@ def test_the_hit_rate_leaves_a_share_that_writes_again(sandbox: Sandbox, client:
     sandbox.configure(cache_hit_rate=0.5)
     found = usages(client, batch_of(200, system=system((LONG, HOUR))))
     reads = [usage for usage in found if usage[3]]
-    assert 60 < len(reads) < 140
+    assert len(reads) in (99, 100)  # of the 199 that come after the first
     assert {usage for usage in found if not usage[3]} == {(100 + OVERHEAD, 0, 5000, 0)}
 
 

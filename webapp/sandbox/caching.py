@@ -42,24 +42,25 @@ class CacheBook:
     :param warm: keys that were written by earlier batches, and the time until which each lives.
     :param cold_requests: so many requests with a prefix that is not there begin before the first of them has written
         it, and all write it.
-    :param hit_rate: the part of the others that reads.
+    :param hit_rate: the part of the others that reads; those that do not are spread evenly.
+    :param chance: in [0, 1), when the first of these comes.
     """
 
-    def __init__(self, warm: Mapping[bytes, float], cold_requests: int, hit_rate: float) -> None:
+    def __init__(self, warm: Mapping[bytes, float], cold_requests: int, hit_rate: float, chance: float) -> None:
         self._cold_requests = max(1, cold_requests)
-        self._hit_rate = hit_rate
+        self._miss_rate = 1 - hit_rate
+        self._owed = chance  # misses
         self._lives_until = dict(warm)
         self._written = Counter(dict.fromkeys(warm, self._cold_requests))
 
-    def use(self, measured: Measured, chance: float, at: float) -> CacheUse:
-        """Book one request; requests come in the order of their times.
-
-        :param chance: in [0, 1); under the hit rate the request finds what is there.
-        """
+    def use(self, measured: Measured, at: float) -> CacheUse:
+        """Book one request; requests come in the order of their times."""
         if not measured.prefixes:
             return CacheUse(measured.tokens, 0, 0, 0)
         self._forget(measured.prefixes, at)
-        read = self._longest_hit(measured.prefixes) if chance < self._hit_rate else 0
+        read = self._longest_hit(measured.prefixes)
+        if read and self._misses():
+            read = 0
         for prefix in measured.prefixes:
             self._written[prefix.key] += 1
             # Reading it gives it its whole time anew, as writing does.
@@ -73,6 +74,13 @@ class CacheBook:
             for key, _ in ((prefix.key, prefix.tokens), *prefix.earlier):
                 if self._lives_until.get(key, at) < at:
                     del self._lives_until[key], self._written[key]
+
+    def _misses(self) -> bool:
+        """Whether the next request that could read does not."""
+        self._owed += self._miss_rate
+        missed = self._owed >= 1
+        self._owed -= missed
+        return missed
 
     def _longest_hit(self, prefixes: tuple[Prefix, ...]) -> int:
         for prefix in reversed(prefixes):

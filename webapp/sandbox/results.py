@@ -130,7 +130,10 @@ class _RowMaker:
         self._batch = batch
         self._config = batch.config
         self._book = CacheBook(
-            store.warm_prefixes(batch), batch.config.cache_cold_requests, batch.config.cache_hit_rate
+            store.warm_prefixes(batch),
+            batch.config.cache_cold_requests,
+            batch.config.cache_hit_rate,
+            fraction(batch.id, "cache"),
         )
         taken = (batch.ended_at or batch.created_at) - batch.created_at
         self._pace = taken.total_seconds() / batch.total
@@ -159,8 +162,7 @@ class _RowMaker:
     def _message(self, custom_id: str, params: dict[str, Any], fate: Fate, nth: int) -> dict[str, Any]:
         model = find_model(params["model"])
         assert model is not None
-        chance = fraction(self._batch.id, custom_id, "cache")
-        cache_use = self._book.use(measure(params, model), chance, nth * self._pace)
+        cache_use = self._book.use(measure(params, model), nth * self._pace)
         answer, stop_details = self._answer(custom_id, params, model, fate)
         return {
             "id": identifier("msg_", self._batch.id, custom_id),
