@@ -1,5 +1,5 @@
-"""`python -m bench.caching`: what the input of a large run with a long shared part is billed, beside the same asked one by
-one without a cache; with one request that goes ahead and writes the cache, and without. As JSON lines, in US dollars.
+"""`python -m bench.caching`: what the input of a large run with a long shared part is billed, beside the same asked one
+by one without a cache; with one request that goes ahead and writes the cache, and without. As JSON lines.
 
 The sandbox answers and keeps the cache's books: of each batch, the requests that begin before the first has written
 the shared part miss, and so do some of the others.

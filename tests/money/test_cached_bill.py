@@ -1,7 +1,7 @@
 """What a long shared part costs many requests: one that goes ahead writes it to the cache, and the others read it.
 
-The sandbox misses as the API does: what begins before the first has written it, and a few of the others. `bench.caching`
-makes the same figures at 40,000 documents.
+The sandbox misses as the API does: what begins before the first has written it, and a few of the others.
+`bench.caching` makes the same figures at 40,000 documents.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from webapp.admin.resending import AGAIN_WORDS, CLASS_WORDS
 from webapp.admin.runs import sums
 from webapp.batches import causes, holding
 from webapp.batches.states import BatchState
+from webapp.money import caching
 from webapp.money.ledger import totals_of_batches
 from webapp.records.escapes import one_line
 
@@ -64,6 +65,7 @@ class BatchesPage(Many):
             sums=sums(tx, "id", batch_id),
             posts=_posts(tx, batch_id),
             money=totals_of_batches(tx, [batch.api_id]).get(batch.api_id) if batch.api_id else None,
+            hits=caching.of_batch(tx, batch.run_id, batch_id) if batch.api_id else None,
             candidates=_candidates(tx, batch),
             failures=causes.of_batch(tx, batch_id) if bar.failed else causes.NONE,
             class_words=CLASS_WORDS | AGAIN_WORDS,

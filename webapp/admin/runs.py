@@ -27,7 +27,7 @@ from webapp.batches.queries import outputs_in_parts
 from webapp.batches.selecting import Meant
 from webapp.batches.states import FailureClass, RunState
 from webapp.delivery import deliveries, destinations
-from webapp.money import caps, estimating
+from webapp.money import caching, caps, estimating
 from webapp.money.ledger import run_totals
 from webapp.runs import pilots
 
@@ -87,6 +87,7 @@ class RunsPage(RunsStart, RunsAgain, RunsCap, Many):
             batch_bars=progress.of_batches(tx, [(batch.id, batch.total) for batch in batches[:BATCHES_SHOWN]]),
             sums=sums(tx, "run_id", run_id),
             money=run_totals(tx, run_id),
+            hits=caching.of_run(tx, run_id),
             estimate=estimating.stored(tx, run_id),
             cap=caps.level_of_run(tx, run_id),
             pilot=pilot,

@@ -26,6 +26,7 @@ from webapp.delivery.destinations import of_run
 from webapp.errors import BatchdeskError, NotFound
 from webapp.hooks import Task
 from webapp.money import caps
+from webapp.money.priming import Prime
 from webapp.records import jsontext
 from webapp.runs import pilots
 from webapp.runs.preview import Preview, preview
@@ -214,10 +215,16 @@ def _manner(form: SettingsForm) -> Manner:
     """How careful the run is to be, as the form says; what cannot be so is told on the form."""
     cap, pilot = (request.form.get(name, "").strip() for name in ("cap", "pilot"))
     try:
-        return Manner(caps.amount(cap) if cap else None, pilots.size(pilot) if pilot else None)
+        return Manner(caps.amount(cap) if cap else None, pilots.size(pilot) if pilot else None, _prime())
     except BatchdeskError as error:
         form.problems.append(str(error))
         return PLAIN
+
+
+def _prime() -> Prime:
+    """Whether one request is to go ahead, as the form says."""
+    given = request.form.get("prime")
+    return Prime(given) if given in list(Prime) else Prime.AUTO
 
 
 def _warnings(task: str, seen: Preview, cap: Decimal | None) -> list[str]:
