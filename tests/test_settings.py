@@ -57,7 +57,7 @@ def test_the_contracts_names_are_all_there() -> None:
     ours = {
         *("SECRET_KEY", "HOME", "HOST", "PORT", "ADMIN_EMAIL", "ADMIN_PASSWORD", "PLUGIN_INSTALL", "SAFE_MODE"),
         *("POLL_SCHEDULE", "BATCH_MAX_REQUESTS", "BATCH_MAX_BYTES", "UNKNOWN_GRACE", "MISSING_WAIT", "MAX_ATTEMPTS"),
-        *("RETRY_DELAY", "QUEUE_LIMIT", "TRUSTED_PROXIES", "FILES"),
+        *("RETRY_DELAY", "QUEUE_LIMIT", "TRUSTED_PROXIES", "FILES", "KEEP_PAYLOADS"),
     }
     assert set(VARIABLES) == {*SHARED_NAMES, *(PREFIX + name for name in ours)}
 

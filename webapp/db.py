@@ -103,6 +103,14 @@ def transaction(*, by_key: bool = False, lazily: bool = False) -> Iterator[Conne
         yield connection
 
 
+def vacuum(*tables: str) -> None:
+    """Let the server use the room again that rows of some tables have left, and notice how many there are. It waits for
+    nobody: a table that is being vacuumed, or is somebody else's, is left alone.
+    """
+    with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text(f"VACUUM (SKIP_LOCKED, ANALYZE) {', '.join(tables)}"))
+
+
 # Looking for the parameters of a statement takes longer than many statements do; there are some hundreds of them.
 _statement = lru_cache(maxsize=1000)(text)
 

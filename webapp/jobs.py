@@ -42,7 +42,7 @@ from webapp.delivery import delivering
 from webapp.errors import ApiUnclear, BatchdeskError, Fenced, Leaving
 from webapp.gateway import Heard
 from webapp.installed import installing
-from webapp.runs import schedules
+from webapp.runs import retention, schedules
 
 log = logging.getLogger("batchdesk")
 
@@ -72,6 +72,7 @@ RUN: dict[StepName, Callable[[Desk, Lease], float | None]] = {
     StepName.REPEAT: schedules.repeat,
     StepName.INSTALL: installing.install,
     StepName.DELIVER: delivering.deliver,
+    StepName.DROP: retention.drop,
 }
 
 

@@ -189,6 +189,13 @@ class Settings(BaseModel):
     retry_delay: float = Field(
         300.0, ge=0, le=LONGEST, description="Seconds before the first automatic retry; doubles with each attempt."
     )
+    keep_payloads: int = Field(
+        0,
+        ge=0,
+        le=36_500,
+        description="Days after a run is over for which its payloads are kept: what was sent and what came back, word "
+        "for word. Outputs, costs, states and counts stay. 0: for ever.",
+    )
     plugin_install: PluginInstall | None = Field(
         None, description="Who may install plugins: off, cli or web. Absent: web when embedded, else cli."
     )

@@ -27,6 +27,7 @@ from webapp.batches import leaving
 from webapp.batches.desk import Desk
 from webapp.hearts import Heart, PluginHeart
 from webapp.jobs import ENDED, QUEUE, database_away, nudge, queue_away, queue_trouble
+from webapp.runs import retention
 
 log = logging.getLogger("batchdesk")
 
@@ -193,9 +194,13 @@ def clock() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: over.set())
     heart = Heart("clock")
+    looked = -retention.EVERY
     while not over.is_set():
         heart.beat()
         try:
+            if time.monotonic() - looked >= retention.EVERY:
+                retention.wake(current_app.extensions["batchdesk"].settings)
+                looked = time.monotonic()
             nudge()
             database_away.back()
         except SQLAlchemyError as error:

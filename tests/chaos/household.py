@@ -41,6 +41,7 @@ SETTINGS = {
     "BATCHDESK_MISSING_WAIT": "1",
     "BATCHDESK_BATCH_MAX_REQUESTS": "12",
     "BATCHDESK_PLUGIN_INSTALL": "web",
+    "BATCHDESK_KEEP_PAYLOADS": "1",
 }
 NUDGED_LONG_AGO = 1.0  # seconds after which a nudge that is in no queue counts as lost
 LONG = 1.0  # seconds of waiting that a round does not wait out

@@ -34,6 +34,7 @@ from webapp.batches.states import FailureClass
 from webapp.batches.steps import Lease, StepName, due
 from webapp.errors import BatchdeskError
 from webapp.money.caps import Scope
+from webapp.runs import retention
 from webapp.runs.schedules import Wanted
 from webapp.runs.staleness import Over
 from webapp.runs.verbs import Manner
@@ -64,6 +65,7 @@ LOOKED_INTO = (
 )
 INSTALLED = "SELECT 1 FROM plugins WHERE version_id IS NOT NULL"
 PAUSED = "SELECT 1 FROM runs WHERE id = :run AND state = 'paused'"
+FORMER = "SELECT 1 FROM runs WHERE id < :run AND state = 'finished'"
 REFUSING = "SELECT 1 FROM deliveries WHERE run_id = :run AND failures > 0"
 
 
@@ -147,6 +149,7 @@ SCENARIOS = (
     ),
     Scenario("refused, then cancelled", records=FEW, limited=True, clicks=((PAUSED, "unlimit"), (PAUSED, "cancel"))),
     Scenario("a plugin comes in", records=FEW, plugin=True, clicks=((LOOKED_INTO, "confirm"), (INSTALLED, "stamp"))),
+    Scenario("payloads of former runs go", records=FEW, clicks=((FORMER, "drop"),)),
     Scenario("delivered", delivers=True, refuses=True, clicks=((REFUSING, "mend"),)),
     Scenario("capped, then raised", cap="0.0005", clicks=((PAUSED, "raise"),)),
     Scenario("a pilot goes ahead", pilot=5, clicks=((PAUSED, "resume"),)),
@@ -264,6 +267,8 @@ def click(run_id: int, what: str) -> None:
         elif what == "end schedules":
             for (schedule_id,) in _rows("SELECT id FROM schedules"):
                 wishes.ask_delete_schedule(schedule_id, actor="chaos")
+        elif what == "drop":
+            _drop(run_id)
         elif what == "mend":
             with db.transaction() as tx:
                 db.run(tx, f"DROP TABLE {TABLE}")
@@ -280,6 +285,13 @@ def _schedule(run_id: int) -> None:
     with db.transaction() as tx:
         db.run(tx, "UPDATE schedules SET next_at = now() WHERE id = :id", id=schedule_id)
         due(tx, StepName.REPEAT, schedule_id)
+
+
+def _drop(run_id: int) -> None:
+    """Let the runs before one have been over for so long that their payloads go."""
+    with db.transaction() as tx:
+        db.run(tx, "UPDATE runs SET state_since = now() - interval '2 days' WHERE id < :run", run=run_id)
+        due(tx, StepName.DROP, retention.TARGET)
 
 
 def _rows(statement: str, **parameters: Any) -> Sequence[Any]:

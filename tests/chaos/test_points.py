@@ -10,6 +10,7 @@ from webapp.batches.steps import StepName
 BEYOND = {
     "planning.plan.1": "a task that is gone or cannot be sent; see tests/batches/test_planning.py",
     "planning._deadly": "a task that kills its worker time and again; see tests/batches/test_planning.py",
+    "retention.wake": "what the clock does, in no step",
     "pluginset._wanted": "a read of what is installed, which this process has made before its first step",
     "processing._no_task": "a task that is gone; see tests/batches/test_processing.py",
     "delivering._rest": "a destination that is disabled; see tests/delivery/test_delivering.py",

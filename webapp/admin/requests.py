@@ -21,6 +21,7 @@ from webapp.admin.selected import Selected
 from webapp.batches.completion import GOES_AGAIN
 from webapp.batches.desk import ceiling
 from webapp.batches.encoding import join_line, mark_pattern, with_images
+from webapp.batches.kept import dropped_on
 from webapp.batches.states import FailureClass, RequestState
 from webapp.errors import NotFound
 from webapp.money.ledger import attempt_totals, total
@@ -70,14 +71,15 @@ class RequestsPage(RequestsAgain, Selected):
             costs=costs,
             cost=total(costs.values()),
             former=_former(tx, request_id),
-            images=_images(row),
+            images=_images(tx, row),
         )
 
     @expose("/<row:request_id>/<any(subject, result, output):part>.json")
     def stored(self, request_id: int, part: str) -> Response:
-        text = db.scalar(reading(), STORED[part], id=request_id)
+        tx = reading()
+        text = db.scalar(tx, STORED[part], id=request_id)
         if text is None:
-            raise NotFound(f"Request {request_id} has no {part}.")
+            raise NotFound(f"Request {request_id} has no {part}{_dropped(tx, request_id)}.")
         return download(text, f"request-{request_id}-{part}.json")
 
     @expose("/<row:request_id>/output-<row:former_id>.json")
@@ -105,7 +107,8 @@ class RequestsPage(RequestsAgain, Selected):
             id=request_id,
         )
         if row is None or row.shared is None:
-            raise NotFound(f"There is no request {request_id}, or nothing of it is stored to be sent.")
+            dropped = _dropped(tx, request_id)
+            raise NotFound(f"There is no request {request_id}, or nothing of it is stored to be sent{dropped}.")
         own = with_images(row.own.encode(), mark_pattern(row.token), lambda sha256: _content(tx, sha256))
         line = join_line(row.custom_id.encode(), row.shared.encode(), own)
         return download(line, f"request-{request_id}.json")
@@ -137,6 +140,7 @@ def _find(tx: Connection, request_id: int) -> Any:
                b.state AS batch_state, i.run_id, i.attempts, i.error AS item_error, s.key, s.kind, s.position,
                s.dataset_id, i.subject_id,
                d.name AS dataset, run.task, run.token, run.shared::text AS shared,
+               run.payloads_dropped_at AS dropped_at,
                left(s.data::text, :most) AS subject, s.size AS subject_size, encode(s.image, 'hex') AS image,
                left(p.own::text, :most) AS own, octet_length(p.own::text) AS own_size,
                res.kind AS result_kind, res.stop_reason, res.error_type, res.error_message, res.received_at,
@@ -165,16 +169,31 @@ def _params(row: Any) -> Payload | None:
     return laid_out(f"{row.shared[:-1]},{row.own[1:]}", size)
 
 
-def _images(row: Any) -> list[str]:
-    """The sha256 of the images that the shown part of a request names, the subject's own first."""
+def _images(tx: Connection, row: Any) -> list[str]:
+    """The sha256 of the images that the shown part of a request names and that are stored, the subject's own first."""
     marked = mark_pattern(row.token).findall((row.own or "").encode())
-    found = [row.image] * bool(row.image) + [sha256.decode() for sha256 in marked]
-    return list(dict.fromkeys(found))
+    named = list(dict.fromkeys([row.image] * bool(row.image) + [sha256.decode() for sha256 in marked]))
+    if not named:
+        return []
+    kept = "SELECT encode(sha256, 'hex') FROM blobs WHERE sha256 = ANY(CAST(:named AS bytea[]))"
+    stored = {sha256 for (sha256,) in db.rows(tx, kept, named=db.array(f"\\x{one}" for one in named))}
+    return [sha256 for sha256 in named if sha256 in stored]
+
+
+def _dropped(tx: Connection, request_id: int) -> str:
+    """What is said of a request besides, where the payloads of its run were dropped."""
+    at = db.scalar(
+        tx,
+        "SELECT run.payloads_dropped_at FROM requests r JOIN batches b ON b.id = r.batch_id "
+        "JOIN runs run ON run.id = b.run_id WHERE r.id = :id",
+        id=request_id,
+    )
+    return f": it was dropped on {dropped_on(at)}" if at else ""
 
 
 def _answer(tx: Connection, row: Any) -> Payload | None:
     """The text of the message that came back, as people read it."""
-    if row.result_kind != "succeeded" or row.line_size > MOST_PARSED:
+    if row.result_kind != "succeeded" or row.line is None or row.line_size > MOST_PARSED:
         return None
     line = jsontext.loads(db.scalar(tx, STORED["result"], id=row.id))
     content = line["result"]["message"].get("content")

@@ -184,7 +184,7 @@ def find(tx: Connection, run_id: int) -> Any:
         f"""
         SELECT r.id, r.task, r.task_version, r.settings::text AS settings, r.subjects, r.state, r.state_since,
                r.reason, r.owner, r.created_at, r.pause_wanted_at, r.cancel_wanted_at,
-               r.parent_run_id, r.selected, r.schedule_id,
+               r.parent_run_id, r.selected, r.schedule_id, r.payloads_dropped_at,
                (SELECT s.name FROM schedules s WHERE s.id = r.schedule_id) AS schedule,
                d.id AS dataset_id, d.name AS dataset, d.source,
                (SELECT extract(epoch FROM s.due_at - now()) FROM steps s

@@ -51,6 +51,14 @@ CHECKS = {
         SELECT count(*) FROM requests r WHERE r.state = 'succeeded'
         AND NOT EXISTS (SELECT 1 FROM results s WHERE s.request_id = r.id)
     """,
+    "results without their line in runs that keep their payloads": """
+        SELECT count(*) FROM results s JOIN requests r ON r.id = s.request_id JOIN batches b ON b.id = r.batch_id
+        JOIN runs run ON run.id = b.run_id WHERE s.line IS NULL AND run.payloads_dropped_at IS NULL
+    """,
+    "requests with their own part in runs that have dropped their payloads": """
+        SELECT count(*) FROM item_params p JOIN items i ON i.id = p.item_id JOIN runs run ON run.id = i.run_id
+        WHERE run.payloads_dropped_at IS NOT NULL AND run.payloads_position IS NULL
+    """,
     "results without a request": """
         SELECT count(*) FROM results s WHERE NOT EXISTS (SELECT 1 FROM requests r WHERE r.id = s.request_id)
     """,

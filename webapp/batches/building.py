@@ -112,6 +112,12 @@ def own_parts(mould: Mould, rows: Sequence[Row], row_of: Any = None) -> Iterator
 
 def _own(mould: Mould, row: Any) -> tuple[str | None, int, str | None]:
     """(own part, its bytes as it will be sent, why it cannot be) of one subject."""
+    if row.image and row.media_type is None:
+        return (
+            None,
+            0,
+            f"The image of record '{row.key}' was dropped with the payloads of earlier runs. Import it again.",
+        )
     try:
         params = calls.request_params(
             mould.task, subject_payload(row, mould.text_field), mould.settings, mould.shared_params

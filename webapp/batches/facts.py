@@ -30,7 +30,7 @@ def run_facts(tx: Connection, run_id: int) -> RunFacts:
         tx,
         "SELECT r.id, r.task, r.task_version, r.owner, r.state, r.subjects, r.settings::text AS settings, "
         "r.shared::text AS shared, d.name AS dataset, "
-        "(SELECT count(*) FROM items i JOIN item_params p ON p.item_id = i.id WHERE i.run_id = r.id) AS requests, "
+        "(SELECT count(*) FROM items i WHERE i.run_id = r.id AND i.attempts > 0) AS requests, "
         "(SELECT count(*) FROM batches b WHERE b.run_id = r.id AND b.state <> 'discarded') AS batches "
         "FROM runs r JOIN datasets d ON d.id = r.dataset_id WHERE r.id = :id",
         id=run_id,

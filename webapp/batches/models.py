@@ -67,6 +67,7 @@ class Blob(Base):
     size: Mapped[int]
     # Images are compressed already: EXTERNAL storage spares the attempt (set in the migration).
     content: Mapped[bytes]
+    wanted_at: Mapped[datetime] = moment(now=True)  # by a record; see `webapp.runs.retention`
 
 
 class Dataset(Base):
@@ -99,6 +100,7 @@ class Subject(Base):
     __table_args__ = (
         UniqueConstraint("dataset_id", "key", "added_in"),
         UniqueConstraint("dataset_id", "position"),
+        Index(None, "image", postgresql_where=text("image IS NOT NULL")),
     )
 
     id: Mapped[int] = big_id()
@@ -157,8 +159,9 @@ class Run(Base):
     reason: Mapped[str | None]
     pause_wanted_at: Mapped[datetime | None] = moment()
     cancel_wanted_at: Mapped[datetime | None] = moment()
-    # Not used any more: wishes are in `webapp.batches.resubmissions`.
-    resubmit_wanted: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
+    resubmit_wanted: Mapped[list[str] | None] = mapped_column(ARRAY(Text))  # not used any more: see `resubmissions`
+    payloads_dropped_at: Mapped[datetime | None] = moment()
+    payloads_position: Mapped[int | None] = mapped_column(Integer)  # up to which they are so far; NULL: to the last
     owner: Mapped[str]
     created_at: Mapped[datetime] = moment(now=True)
     dataset: Mapped[Dataset] = relationship()
@@ -315,7 +318,7 @@ class Submission(Base):
 
 
 class Result(Base):
-    """What came back for one request, verbatim, written once."""
+    """What came back for one request, verbatim, written once. `line` is NULL once it was dropped, `size` stays."""
 
     __tablename__ = "results"
 
@@ -325,7 +328,7 @@ class Result(Base):
     error_type: Mapped[str | None]
     error_message: Mapped[str | None]
     size: Mapped[int] = mapped_column(Integer)
-    line: Mapped[Any] = mapped_column(JSON)
+    line: Mapped[Any | None] = mapped_column(JSON)
     received_at: Mapped[datetime] = moment(now=True)
 
 

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from webapp import db
 from webapp.batches.books import note
+from webapp.batches.kept import check_kept
 from webapp.batches.selecting import Meant, binds, fits
 from webapp.batches.steps import StepName, due
 from webapp.db import Base
@@ -136,6 +137,7 @@ def _lock(tx: Connection, run_id: int) -> None:
     """One wish about a run at a time: so their ids are in the order in which steps come to see them."""
     if db.row(tx, "SELECT id FROM runs WHERE id = :id FOR UPDATE", id=run_id) is None:
         raise NotFound(f"There is no run {run_id}.")
+    check_kept(tx, run_id, "there is nothing to process again")
 
 
 def reprocessable(tx: Connection, run_id: int) -> dict[Which, int]:

@@ -36,6 +36,7 @@ class StepName(StrEnum):
     LOOK = "look"  # of an account: which batches of the API no row knows
     REPEAT = "repeat"  # of a schedule: make its run, and say when it is due next
     INSTALL = "install"  # of an installation: get the plugin's wheel and look into it; once confirmed, try and keep it
+    DROP = "drop"  # of the installation: payloads of runs that were over long ago
     DELIVER = "deliver"  # of a delivery: outputs to their destination, or word to a plugin that a run is over
 
 

@@ -26,6 +26,7 @@ from webapp.batches.outages import Part
 from webapp.cli.environment import schema_versions
 from webapp.errors import BatchdeskError, LocalServicesError
 from webapp.installed import overview
+from webapp.runs import retention
 from webapp.settings import VARIABLES, Settings, load, without_credentials
 
 SICK = 1
@@ -122,6 +123,7 @@ def _database(app: Flask) -> Iterator[Finding]:
     yield from _plugins()
     yield from _steps()
     yield from _alarms()
+    yield _payloads()
     for fault in auditing.faults():
         yield Finding(False, fault, "Rows and tallies disagree: keep the database as it is and report this.")
 
@@ -182,6 +184,24 @@ def _steps() -> Iterator[Finding]:
         yield Finding(
             False, f"Run {run.id} is paused: {run.reason}", "Resume it from the dashboard once that is mended."
         )
+
+
+def _payloads() -> Finding:
+    days = current_app.extensions["batchdesk"].settings.keep_payloads
+    with db.transaction() as tx:
+        found = retention.stored(tx, days)
+    what = f"Payloads: {found.size / 1e6:,.0f} MB in the database"
+    if found.dropped:
+        what += f", those of {_plural(found.dropped, 'run')} dropped"
+    which = f"{_plural(found.runs, 'run')} with {_plural(found.requests, 'request')}"
+    if not days:
+        words = f"kept for ever; {which} are over, whose payloads BATCHDESK_KEEP_PAYLOADS could drop"
+        return Finding(True, f"{what}, {words}")
+    return Finding(True, f"{what}, kept for {days} days after a run is over; next go those of {which}")
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _alarms() -> Iterator[Finding]:

@@ -73,7 +73,9 @@ def _store_image(image: Image) -> None:
         db.run(
             tx,
             "INSERT INTO blobs (sha256, media_type, width, height, size, content) "
-            "VALUES (:sha256, :media_type, :width, :height, :size, :content) ON CONFLICT (sha256) DO NOTHING",
+            "VALUES (:sha256, :media_type, :width, :height, :size, :content) "
+            # Not dropped as needed by nobody before its record is committed: see `webapp.runs.retention`.
+            "ON CONFLICT (sha256) DO UPDATE SET wanted_at = now()",
             sha256=image.sha256,
             media_type=image.media_type,
             width=image.width,

@@ -145,6 +145,7 @@ def rebuild_run(
     )
     if not count:
         raise Refused(f"Nothing was rebuilt: run {run_id} has no subject that failed so.")
+    _check_images(tx, child_id)
     db.run(tx, "UPDATE runs SET subjects = :count WHERE id = :id", count=count, id=child_id)
     destinations.name_for(tx, child_id, (one.id for one in destinations.of_run(tx, run_id)))
     what = "all" if classes is None else ", ".join(failure.value for failure in classes)
@@ -155,6 +156,23 @@ def rebuild_run(
          f"run {run_id}.", kind="wish")  # fmt: skip
     due(tx, StepName.PLAN, child_id)
     return Child(child_id, count)
+
+
+def _check_images(tx: Connection, child_id: int) -> None:
+    """Pass when the images of the selected subjects are stored: those of records that are gone may be dropped."""
+    lacking = db.scalar(
+        tx,
+        "SELECT count(*) FROM selections l JOIN subjects s ON s.id = l.subject_id WHERE l.run_id = :run "
+        "AND s.image IS NOT NULL AND NOT EXISTS (SELECT 1 FROM blobs b WHERE b.sha256 = s.image)",
+        run=child_id,
+    )
+    if lacking:
+        what = (
+            "1 of its records has an image that was"
+            if lacking == 1
+            else f"{lacking:,} of its records have images that were"
+        )
+        raise Refused(f"Nothing was rebuilt: {what} dropped with the payloads of earlier runs. Import them again.")
 
 
 def _insert(

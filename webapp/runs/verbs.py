@@ -18,6 +18,7 @@ from webapp import db
 from webapp.batches import resubmissions
 from webapp.batches.books import note
 from webapp.batches.completion import RESULTS_DAYS, finish_if_over, pause_run
+from webapp.batches.kept import check_kept
 from webapp.batches.naming import new_token
 from webapp.batches.selecting import Meant
 from webapp.batches.states import OPEN_BATCH_STATES, BatchState, FailureClass, RunState, move_batch, move_run
@@ -231,6 +232,7 @@ def refetch_batch(tx: Connection, batch_id: int, *, actor: str) -> None:
         raise Refused(f"Batch {batch_id} is more than {RESULTS_DAYS} days old: the API keeps no results so long.")
     move_batch(tx, batch_id, BatchState.INGESTING, actor=actor, reason="Its results are fetched once more.")
     run = _run(tx, batch.run_id)
+    check_kept(tx, run.id, "its results are not fetched once more")
     if run.state in (RunState.FINISHED, RunState.CANCELLED):
         move_run(
             tx, run.id, RunState.RUNNING, actor=actor, reason=f"Results of batch {batch_id} are fetched once more."
@@ -262,6 +264,7 @@ def resubmit_run(
         raise Refused(f"Run {run_id} is still being planned: there is nothing to send again yet.")
     if not count:
         return 0
+    check_kept(tx, run_id, "there is nothing to send again. Rebuild its failures: that makes new requests")
     token = token or new_token()
     if not resubmissions.wish(tx, run_id, classes, meant, number=count, token=token, actor=actor):
         return count
