@@ -30,6 +30,7 @@ from webapp.batches import (
     planning,
     polling,
     processing,
+    queries,
     resubmission,
     steps,
     strays,
@@ -47,7 +48,11 @@ from webapp.runs import retention, schedules
 log = logging.getLogger("batchdesk")
 
 QUEUE = "batchdesk"
-MOST_QUEUED = 200  # the clock stops nudging when so many jobs wait: more would only be dropped or run for nothing
+MOST_QUEUED = 200  # jobs that wait: more would only be dropped or run for nothing
+# ... and for each worker that is up: the queue is first come first served, so that what comes into it last waits for
+# as many steps at most, however slow they are. At least so many in all.
+QUEUED_PER_WORKER = 2
+LEAST_QUEUED = 4
 NUDGES = 50  # per look
 JOB_TTL = 60  # seconds after which a nudge that no worker took is dropped: the clock nudges again
 RETRY_SECONDS = 0.5
@@ -123,10 +128,12 @@ def nudge() -> int:
     """Put what is due into the queue; how many jobs. Redis being away costs seconds: the clock asks again."""
     try:
         jobs = queue()
-        if jobs.count >= MOST_QUEUED:
+        waiting = jobs.count
+        if waiting >= MOST_QUEUED:
             return 0
         with db.transaction() as tx:
-            ready = steps.nudgeable(tx, NUDGES)
+            room = min(MOST_QUEUED, max(LEAST_QUEUED, QUEUED_PER_WORKER * queries.processes_up(tx)["worker"])) - waiting
+            ready = steps.nudgeable(tx, min(NUDGES, room)) if room > 0 else []
         for step, target_id in ready:
             jobs.enqueue(
                 perform,

@@ -266,25 +266,33 @@ def put_down(tx: Connection, lease: Lease) -> None:
     )
 
 
+# Of steps s: due and held by nobody, and no nudge of it is under way.
+READY = """
+    (s.due_at <= now() OR s.lease_until IS NOT NULL) AND (s.lease_until IS NULL OR s.lease_until < now())
+    AND (s.nudged_at IS NULL OR s.nudged_at < now() - make_interval(secs => :renudge))
+"""
+
+
 def nudgeable(tx: Connection, limit: int) -> list[tuple[str, int]]:
     """Claim the right to nudge what is due and unleased: (step, target id), at most `limit`.
 
-    Each is handed out once per RENUDGE_SECONDS, however many clocks ask.
+    Each is handed out once per RENUDGE_SECONDS, however many clocks ask. The kinds of steps take turns, and which is
+    the first is drawn: a thousand batches to be processed do not keep one from being sent, nor the other way round.
     """
     found = db.rows(
         tx,
-        """
+        f"""
         UPDATE steps SET nudged_at = now()
         FROM (
-            SELECT step, target_id FROM steps
-            WHERE (due_at <= now() OR lease_until IS NOT NULL)
-              AND (lease_until IS NULL OR lease_until < now())
-              AND (nudged_at IS NULL OR nudged_at < now() - make_interval(secs => :renudge))
-            ORDER BY due_at NULLS FIRST LIMIT :limit FOR UPDATE SKIP LOCKED
+            SELECT s.step, s.target_id FROM (
+                SELECT step, target_id, row_number() OVER (PARTITION BY step ORDER BY due_at NULLS FIRST) AS turn
+                FROM steps AS s WHERE {READY}
+            ) AS waiting JOIN steps AS s USING (step, target_id)
+            WHERE {READY} ORDER BY waiting.turn, random() LIMIT :limit FOR UPDATE OF s SKIP LOCKED
         ) AS ready
         WHERE steps.step = ready.step AND steps.target_id = ready.target_id
         RETURNING steps.step, steps.target_id
-        """,
+        """,  # noqa: S608 - a constant
         renudge=RENUDGE_SECONDS,
         limit=limit,
     )
