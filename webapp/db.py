@@ -186,6 +186,11 @@ def array(values: Iterable[int | str | None]) -> str:
     return "{" + ",".join(["NULL" if v is None else _element(v) if type(v) is str else str(v) for v in values]) + "}"
 
 
+def integers(text: str) -> list[int]:
+    """The numbers of an array of integers without NULL, from PostgreSQL's own text of it."""
+    return [int(number) for number in text[1:-1].split(",")] if text != "{}" else []
+
+
 def _element(value: str) -> str:
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 

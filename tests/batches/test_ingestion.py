@@ -236,7 +236,7 @@ def test_a_worker_killed_between_chunks_loses_and_doubles_nothing(
 
     monkeypatch.setattr(lines, "CHUNK_LINES", 4)
     run_id, batch_id = ended(desk)
-    real = ingestion.settle_requests
+    real = ingestion._write
     for after in range(3):
         left = [after]
 
@@ -247,7 +247,7 @@ def test_a_worker_killed_between_chunks_loses_and_doubles_nothing(
             left[0] -= 1
 
         with monkeypatch.context() as patched:
-            patched.setattr(ingestion, "settle_requests", counted)
+            patched.setattr(ingestion, "_write", counted)
             with pytest.raises(Killed):
                 ingest(desk, batch_id)
     ingest(desk, batch_id)

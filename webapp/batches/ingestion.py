@@ -107,20 +107,36 @@ def _api_batch(batch: Any) -> ApiBatch:
 
 def _store(lease: Lease, fetch: Fetch, chunk: Chunk) -> None:
     """One transaction: results, ledger lines, states and tally of a chunk."""
-    answers = chunk.answers
     fetch.unreadable += chunk.unreadable
     with db.transaction(by_key=True, lazily=True) as tx:
         lease.progress(tx)
-        first = settle_answered(tx, chunk.answered) if fetch.batch.proved and answers else []
-        known = _known(tx, fetch, answers.keys() - {request.custom_id for request in first})
-        _count(fetch, chunk, [*first, *known])
-        late = [request for request in known if request.state in (RequestState.PENDING, RequestState.MISSING)]
-        _settle(tx, [(request, answers[request.custom_id]) for request in late])
-        new = [*first, *late]
-        _write(tx, [(request.id, answers[request.custom_id]) for request in new])
+        moved = settle_answered(tx, chunk.answered) if fetch.batch.proved and chunk.answers else []
+        new = [
+            (request_id, chunk.answers[at]) for one in moved for request_id, at in zip(one.ids, one.places, strict=True)
+        ]
+        fetch.own_lines += sum(len(one.ids) for one in moved if one.batch_id == fetch.batch.id)
+        if len(new) < len(chunk.answers):
+            new += _rest(tx, fetch, chunk, {at for one in moved for at in one.places})
+        _write(tx, new)
         fetch.stored += len(new)
-        old = [request for request in known if request.state == RequestState.SUCCEEDED]
-        _write_duplicates(tx, fetch, [(request.id, answers[request.custom_id]) for request in old])
+
+
+def _rest(tx: Connection, fetch: Fetch, chunk: Chunk, moved: Collection[int]) -> list[tuple[int, Answer]]:
+    """Look at the answers of a chunk whose requests were not moved: those that are new, as (request's id, its answer).
+
+    :param moved: the places of the others.
+    """
+    answers = {answer.custom_id: answer for at, answer in enumerate(chunk.answers) if at not in moved}
+    known = _known(tx, fetch, answers)
+    fetch.own_lines += sum(request.batch_id == fetch.batch.id for request in known)
+    strangers = answers.keys() - {request.custom_id for request in known}
+    fetch.strangers += len(strangers)
+    fetch.stranger_ids += sorted(strangers)[: max(0, 5 - len(fetch.stranger_ids))]
+    late = [request for request in known if request.state in (RequestState.PENDING, RequestState.MISSING)]
+    _settle(tx, [(request, answers[request.custom_id]) for request in late])
+    old = [request for request in known if request.state == RequestState.SUCCEEDED]
+    _write_duplicates(tx, fetch, [(request.id, answers[request.custom_id]) for request in old])
+    return [(request.id, answers[request.custom_id]) for request in late]
 
 
 def _known(tx: Connection, fetch: Fetch, custom_ids: Collection[str]) -> Sequence[Any]:
@@ -128,8 +144,6 @@ def _known(tx: Connection, fetch: Fetch, custom_ids: Collection[str]) -> Sequenc
 
     Not locked: whoever settles one of them meanwhile makes `settle_requests` refuse the chunk.
     """
-    if not custom_ids:
-        return []
     known = db.rows(
         tx,
         "SELECT id, custom_id, batch_id, state, failure_class FROM requests "
@@ -141,14 +155,6 @@ def _known(tx: Connection, fetch: Fetch, custom_ids: Collection[str]) -> Sequenc
     # Its lines may be another installation's answers to requests that a copy of it holds too: those of this
     # very batch prove it, the others prove nothing.
     return [request for request in known if request.batch_id == fetch.batch.id]
-
-
-def _count(fetch: Fetch, chunk: Chunk, known: Sequence[Any]) -> None:
-    fetch.own_lines += sum(request.batch_id == fetch.batch.id for request in known)
-    if len(known) < len(chunk.answers):
-        strangers = chunk.answers.keys() - {request.custom_id for request in known}
-        fetch.strangers += len(strangers)
-        fetch.stranger_ids += sorted(strangers)[: max(0, 5 - len(fetch.stranger_ids))]
 
 
 def _settle(tx: Connection, answers: list[tuple[Any, Answer]]) -> None:

@@ -5,7 +5,7 @@ Ingestion reads a chunk ahead of the one it stores.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from webapp import db
@@ -47,9 +47,9 @@ class Answer(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """Answers to be stored together, by their custom_id."""
+    """Answers to be stored together, sorted by their custom_id."""
 
-    answers: dict[str, Answer]
+    answers: list[Answer]
     answered: Answered
     unreadable: int
 
@@ -64,8 +64,9 @@ class Chunk(NamedTuple):
                 unreadable += 1
             elif line.custom_id not in answers:
                 answers[line.custom_id] = _answer(line, billed)
-        answers = dict(sorted(answers.items()))
-        return cls(answers, _answered(answers.values()), unreadable)
+        # By the custom_id, which no two share.
+        ordered = sorted(answers.values())
+        return cls(ordered, _answered(ordered), unreadable)
 
 
 def chunks(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
@@ -116,7 +117,7 @@ def _answer(line: Line, billed: ledger.Billed) -> Answer:
     )
 
 
-def _answered(answers: Collection[Answer]) -> Answered:
+def _answered(answers: Sequence[Answer]) -> Answered:
     failures = [answer.failure for answer in answers]
     return Answered(
         db.array(answer.custom_id for answer in answers),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
@@ -122,45 +123,56 @@ class Answered(NamedTuple):
     errors: str
 
 
-def settle_answered(tx: Connection, answered: Answered) -> list[Any]:
+class Moved(NamedTuple):
+    """Requests of one batch that lines have moved: their ids, and each one's place among the lines, from 0 on."""
+
+    batch_id: int
+    ids: list[int]
+    places: list[int]
+
+
+def settle_answered(tx: Connection, answered: Answered) -> list[Moved]:
     """Move those requests that are pending, and their items, to the outcome that a line brings; with their tallies.
 
-    It is what nearly every line comes to, in one statement. The requests moved, as rows of id, custom_id, batch_id and
-    state; whatever is not among them was not pending, or is not known, and is for the caller to look at.
+    It is what nearly every line comes to, in one statement. The requests moved; whatever is not among them was not
+    pending, or is not known, and is for the caller to look at.
     """
+    # What has moved comes back as two texts: a row for each request would take as long as all else in Python.
     found = db.rows(
         tx,
         """
         WITH requests_moved AS (
             UPDATE requests r SET state = v.state, failure_class = v.failure_class
             FROM unnest(CAST(:custom_ids AS text[]), CAST(:was AS text[]), CAST(:states AS text[]),
-                        CAST(:classes AS text[]), CAST(:errors AS text[]))
-                 AS v(custom_id, was, state, failure_class, error)
+                        CAST(:classes AS text[]), CAST(:errors AS text[])) WITH ORDINALITY
+                 AS v(custom_id, was, state, failure_class, error, nth)
             WHERE r.custom_id = v.custom_id AND r.state = v.was
-            RETURNING r.id, r.custom_id, r.batch_id, r.item_id, r.attempt, v.was, v.state, v.failure_class, v.error
+            RETURNING r.id, r.batch_id, r.item_id, r.attempt, v.was, v.state, v.failure_class, v.error, v.nth
         ), items_moved AS (
             UPDATE items i SET state = m.state, failure_class = m.failure_class, error = m.error,
                    output_state = CASE WHEN m.state = 'succeeded' THEN 'waiting' END
             FROM requests_moved m WHERE i.id = m.item_id AND i.attempts = m.attempt AND i.state = m.was
             RETURNING m.batch_id, m.state, CASE m.failure_class WHEN 'retry' THEN m.attempt END AS retry
         )
-        SELECT id, custom_id, batch_id, state, NULL AS retry, 1 AS moved FROM requests_moved
+        SELECT 'requests' AS scope, batch_id, state, NULL AS retry, count(*) AS moved,
+               CAST(array_agg(id) AS text) AS ids, CAST(array_agg(nth - 1) AS text) AS places
+        FROM requests_moved GROUP BY batch_id, state
         UNION ALL
-        SELECT NULL, NULL, batch_id, state, retry, count(*) FROM items_moved GROUP BY batch_id, state, retry
+        SELECT 'items', batch_id, state, retry, count(*), NULL, NULL FROM items_moved GROUP BY batch_id, state, retry
         """,
         **answered._asdict(),
     )
     deltas: Deltas = defaultdict(Counter)
     for line in found:
-        scope = "items" if line.id is None else "requests"
-        deltas[scope, line.batch_id, None][RequestState.PENDING] -= line.moved
-        deltas[scope, line.batch_id, line.retry][line.state] += line.moved
+        deltas[line.scope, line.batch_id, None][RequestState.PENDING] -= line.moved
+        deltas[line.scope, line.batch_id, line.retry][line.state] += line.moved
     _tally(tx, deltas)
-    requests = [line for line in found if line.id is not None]
-    failed = sorted(line.id for line in requests if line.state != RequestState.SUCCEEDED)
+    groups = [line for line in found if line.scope == "requests"]
+    moved = [Moved(line.batch_id, db.integers(line.ids), db.integers(line.places)) for line in groups]
+    failed = [one.ids for line, one in zip(groups, moved, strict=True) if line.state != RequestState.SUCCEEDED]
     if failed:
-        stand_by_earlier(tx, failed)
-    return requests
+        stand_by_earlier(tx, sorted(chain.from_iterable(failed)))
+    return moved
 
 
 def stand_by_earlier(tx: Connection, request_ids: Sequence[int]) -> None:

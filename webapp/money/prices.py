@@ -36,19 +36,21 @@ class Usage(NamedTuple):
     @classmethod
     def parse(cls, usage: Any) -> Usage | None:
         """From a message's `usage`; None when it lacks a count that a price needs, or holds one that is none."""
+        if type(usage) is not dict or usage.get("input_tokens") is None or usage.get("output_tokens") is None:
+            return None
         try:
-            split = _part(usage, "cache_creation")
-            written = _count(usage, "cache_creation_input_tokens")
-            write_1h = _count(split, "ephemeral_1h_input_tokens")
+            split = _part(usage.get("cache_creation"))
+            written = _count(usage.get("cache_creation_input_tokens"))
+            write_1h = _count(split.get("ephemeral_1h_input_tokens"))
             return cls(
-                input=_count(usage, "input_tokens", required=True),
+                _count(usage["input_tokens"]),
                 # Writes that the split does not place are of the default kind.
-                write_5m=max(_count(split, "ephemeral_5m_input_tokens"), written - write_1h),
-                write_1h=write_1h,
-                read=_count(usage, "cache_read_input_tokens"),
-                output=_count(usage, "output_tokens", required=True),
-                web_searches=_count(_part(usage, "server_tool_use"), "web_search_requests"),
-                geo=_name(usage.get("inference_geo")),
+                max(_count(split.get("ephemeral_5m_input_tokens")), written - write_1h),
+                write_1h,
+                _count(usage.get("cache_read_input_tokens")),
+                _count(usage["output_tokens"]),
+                _count(_part(usage.get("server_tool_use")).get("web_search_requests")),
+                _name(usage.get("inference_geo")),
             )
         except (TypeError, ValueError):
             return None
@@ -72,7 +74,7 @@ class Cost(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Synchronous USD per million tokens of each class."""
+    """Synchronous USD of each class: for a million tokens, or (`per_token`) for one."""
 
     input: Decimal
     write_5m: Decimal
@@ -85,19 +87,22 @@ class Rates:
         """From an entry of the price table, or its `over`."""
         return cls(**{each.name: Decimal(entry[each.name]) for each in fields(cls)})
 
-    def of(self, usage: Usage) -> Decimal:
-        """USD for the tokens of one answer, times a million."""
-        return (
-            usage.input * self.input
-            + usage.write_5m * self.write_5m
-            + usage.write_1h * self.write_1h
-            + usage.read * self.read
-            + usage.output * self.output
-        )
+    def per_token(self, factor: Decimal) -> Rates:
+        """Rates for a million as those for one token, where everything is multiplied with a factor; exact."""
+        return Rates(*(getattr(self, each.name) * factor / MILLION for each in fields(self)))
 
-    def uncached(self, usage: Usage) -> Decimal:
+    def of(self, usage: Usage) -> Decimal:
+        """USD for the tokens of one answer, by rates per token. Asked for each answer, most of which write nothing."""
+        usd = usage.input * self.input + usage.output * self.output
+        if usage.read:
+            usd += usage.read * self.read
+        if usage.write_5m or usage.write_1h:
+            usd += usage.write_5m * self.write_5m + usage.write_1h * self.write_1h
+        return usd
+
+    def uncached(self, prompt: int, output: int) -> Decimal:
         """The same had nothing been written to a cache or read from one."""
-        return usage.prompt * self.input + usage.output * self.output
+        return prompt * self.input + output * self.output
 
 
 FREE = Rates(NOTHING, NOTHING, NOTHING, NOTHING, NOTHING)
@@ -166,19 +171,19 @@ class PriceBook:
 
         :param refused: it is a refusal, given before any output.
         """
-        price = _price(self, model, at)
-        if price is None:
+        tariff = _tariff(self, model, at, usage.geo)
+        if tariff is None:
             return None
-        if refused and price.free_refusals:
-            return Cost(NOTHING, NOTHING, NOTHING, price.name + REFUSED)
-        low = usage.prompt <= price.most_tokens
-        rates = price.rates if low else price.over
-        factors = factors_of(usage.geo)
-        sync = rates.of(usage) * factors.sync / MILLION
-        uncached = sync if usage.prompt == usage.input else rates.uncached(usage) * factors.sync / MILLION
-        batch = sync * factors.batch
-        fees = usage.web_searches * factors.web_search
-        name = price.name if low else price.name + OVER
+        if refused and tariff.free_refusals:
+            return Cost(NOTHING, NOTHING, NOTHING, tariff.name + REFUSED)
+        prompt = usage.prompt
+        low = prompt <= tariff.most_tokens
+        rates = tariff.rates if low else tariff.over
+        sync = rates.of(usage)
+        uncached = sync if prompt == usage.input else rates.uncached(prompt, usage.output)
+        batch = sync * tariff.batch
+        fees = usage.web_searches and usage.web_searches * tariff.web_search
+        name = tariff.name if low else tariff.name + OVER
         return Cost(batch + fees, sync + fees, uncached + fees, name) if fees else Cost(batch, sync, uncached, name)
 
     def priced(self, model: str, at: datetime) -> bool:
@@ -219,6 +224,35 @@ def factors_of(geo: str | None) -> Factors:
         Decimal(table["us_geo_factor"]) if geo == "us" else Decimal(1),
         Decimal(table["batch_factor"]),
         Decimal(table["web_search_per_request"]),
+    )
+
+
+class Tariff(NamedTuple):
+    """A price as it is for answers made in one place, reckoned once for a batch: its rates are per token."""
+
+    name: str
+    rates: Rates
+    most_tokens: float
+    over: Rates
+    free_refusals: bool
+    batch: Decimal
+    web_search: Decimal
+
+
+@lru_cache(maxsize=256)
+def _tariff(book: PriceBook, model: str, at: datetime, geo: str | None) -> Tariff | None:
+    price = _price(book, model, at)
+    if price is None:
+        return None
+    factors = factors_of(geo)
+    return Tariff(
+        price.name,
+        price.rates.per_token(factors.sync),
+        price.most_tokens,
+        price.over.per_token(factors.sync),
+        price.free_refusals,
+        factors.batch,
+        factors.web_search,
     )
 
 
@@ -268,24 +302,20 @@ def _price(book: PriceBook, model: str, at: datetime) -> Price | None:
     return past[-1] if past else None
 
 
-def _part(usage: Any, name: str) -> Mapping[str, Any]:
+def _part(part: Any) -> dict[str, Any]:
     """An object within the usage; absent and null are empty."""
-    if not isinstance(usage, dict):
-        raise TypeError("usage is no object")
-    part = usage.get(name)
-    if part is not None and not isinstance(part, dict):
-        raise TypeError(f"{name} is no object")
+    if part is not None and type(part) is not dict:
+        raise TypeError(f"{part} is no object")
     return part or {}
 
 
-def _count(source: Mapping[str, Any], name: str, *, required: bool = False) -> int:
-    """A count within the usage; absent and null are nothing, unless it is required."""
-    value = source.get(name)
-    if value is None and not required:
-        return 0
-    if type(value) is not int or not 0 <= value <= MAX_COUNT:
-        raise ValueError(f"{name} is no count")
-    return value
+def _count(value: Any) -> int:
+    """A count within the usage; absent and null are nothing."""
+    if type(value) is int and 0 <= value <= MAX_COUNT:
+        return value
+    if value is not None:
+        raise ValueError(f"{value} is no count")
+    return 0
 
 
 def _name(value: Any) -> str | None:
