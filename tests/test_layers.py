@@ -50,7 +50,7 @@ FLOORS: list[set[str]] = [
     DOMAIN,
     {"webapp.gateway", "webapp.hooks", "webapp.packages"},
     {"webapp.records"},
-    {"webapp.db", "webapp.settings", "webapp.errors", "webapp.local", "webapp.sandbox"},
+    {"webapp.db", "webapp.settings", "webapp.errors", "webapp.headers", "webapp.local", "webapp.sandbox"},
 ]
 
 

@@ -12,14 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from functools import cache
-from math import isfinite
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import httpx2
 
+from webapp import headers
 from webapp.errors import ApiAccount, ApiError, ApiNotFound, ApiRefused, ApiThrottled, ApiTooLarge, ApiUnclear
 from webapp.settings import API_REQUEST_TIMEOUT, is_loopback, without_credentials
 
@@ -35,7 +34,6 @@ COUNTS = ("processing", "succeeded", "errored", "canceled", "expired")
 # gone" of a proxy on the way. What was not done after all is only sent later.
 NOT_CERTAIN = (408, 409, 499)
 NOT_CERTAIN_CODES = ("request_body_timeout",)
-LONGEST_WAIT = 86_400.0  # seconds; no answer makes us wait longer
 RAW_STREAM = {"X-Stainless-Raw-Response": "stream", "Accept": "application/binary"}
 RAW_PARSED = {"X-Stainless-Raw-Response": "raw"}
 
@@ -319,16 +317,7 @@ def _batch(answer: Any) -> ApiBatch:
 
 
 def _date(header: str | None) -> datetime:
-    return _moment(header) or datetime.now(UTC)
-
-
-def _moment(header: str | None) -> datetime | None:
-    """An HTTP date; one without a zone is in UTC."""
-    try:
-        found = parsedate_to_datetime(header or "")
-    except (ValueError, OverflowError):
-        return None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return headers.moment(header) or datetime.now(UTC)
 
 
 @contextmanager
@@ -381,7 +370,7 @@ def _mapped_status(error: anthropic.APIStatusError) -> ApiError:
         type=error.type,
         error_code=error.error_code,
         request_id=error.request_id,
-        retry_after=_retry_after(error.response.headers.get("retry-after")),
+        retry_after=headers.retry_after(error.response.headers.get("retry-after")),
     )
 
 
@@ -393,15 +382,3 @@ def _is_account(status: int, code: str | None, message: str) -> bool:
     code = code or ""
     known = code in ACCOUNT_CODES or code.startswith(ACCOUNT_CODE_PREFIXES)
     return known or any(text in message.lower() for text in ACCOUNT_TEXTS)
-
-
-def _retry_after(header: str | None) -> float | None:
-    """Seconds that a `retry-after` header asks for: a number, or an HTTP date."""
-    try:
-        seconds = float(header or "")
-    except ValueError:
-        until = _moment(header)
-        if until is None:
-            return None
-        seconds = (until - datetime.now(UTC)).total_seconds()
-    return min(max(0.0, seconds), LONGEST_WAIT) if isfinite(seconds) else None

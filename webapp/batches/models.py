@@ -396,6 +396,5 @@ class Step(Base):
     nudged_at: Mapped[datetime | None] = moment()
     starts: Mapped[int] = mapped_column(Integer, server_default="0")
     failures: Mapped[int] = mapped_column(Integer, server_default="0")
-    # Of earlier versions, which may still run beside this one: nothing writes or reads it any more.
-    culprit: Mapped[int | None]
+    culprit: Mapped[int | None]  # not used any more
     error: Mapped[str | None]

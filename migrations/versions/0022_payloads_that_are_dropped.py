@@ -6,8 +6,8 @@ The old code is still running while this is applied: add before use, stop using 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0023"
-down_revision = "0020"
+revision = "0022"
+down_revision = "0021"
 branch_labels = None
 depends_on = None
 
