@@ -1,8 +1,8 @@
 """The limits: the same rows through the same tables, keys and wire, with as little else as can be.
 The measures time them between the product's steps; no code of the product runs here.
 
-The limits of planning and ingestion empty the tables that the product has just filled and put the same rows back, so
-that the round goes on from there.
+The limits of planning, ingestion and processing empty the tables that the product has just filled and put the same rows
+back, so that the round goes on from there.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 import psycopg
 
+KEYS = {"item_params": "item_id", "outputs": "request_id"}
 PLANNED = ("items", "item_params", "requests")
 RESULT_COLUMNS = "request_id, kind, stop_reason, error_type, error_message, size, line"
 LEDGER_COLUMNS = (
@@ -28,9 +29,19 @@ LEDGER_COLUMNS = (
 
 def plan(connection: psycopg.Connection) -> float:
     """Seconds to COPY finished rows into the tables that planning fills."""
-    tables = [(table, _columns(connection, table)) for table in PLANNED]
+    return _again(connection, PLANNED)
+
+
+def process(connection: psycopg.Connection) -> float:
+    """Seconds to COPY finished rows into the table that processing fills."""
+    return _again(connection, ("outputs",))
+
+
+def _again(connection: psycopg.Connection, names: Sequence[str]) -> float:
+    """Seconds to COPY the rows of some tables into them, which are emptied first."""
+    tables = [(table, _columns(connection, table)) for table in names]
     rows = [(f"COPY {table} ({columns})", _copied(connection, table, columns)) for table, columns in tables]
-    connection.execute(f"TRUNCATE {', '.join(PLANNED)}")
+    connection.execute(f"TRUNCATE {', '.join(names)}")
     connection.commit()
     began = time.perf_counter()
     for statement, blocks in rows:
@@ -110,6 +121,6 @@ def _columns(connection: psycopg.Connection, table: str) -> str:
 
 def _copied(connection: psycopg.Connection, table: str, columns: str) -> Sequence[bytes]:
     """The rows of a table as COPY's own text, in blocks as they came."""
-    key = "item_id" if table == "item_params" else "id"
+    key = KEYS.get(table, "id")
     with connection.cursor().copy(f"COPY (SELECT {columns} FROM {table} ORDER BY {key}) TO STDOUT") as copy:
         return [bytes(block) for block in copy]

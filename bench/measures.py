@@ -8,14 +8,17 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 
-from bench import limits
+from bench import limits, rivals
 from bench.house import House
-from bench.report import Figure, rate
+from bench.report import Figure, rate, times
 from bench.road import Road
+from webapp import db
 from webapp.batches.states import BatchState
 from webapp.batches.steps import StepName
 
 FEWEST_ROUNDS = 3
+RIVAL_LINES = 200  # which a rival does: it takes seconds for a thousand
+LEAST = 20.0  # times a rival that a step must be
 LONG_ENOUGH = 120.0  # seconds after which no further round begins: a slow machine is measured in fewer rounds
 
 
@@ -36,7 +39,9 @@ def speed(house: House, *, requests: int, rounds: int, record_bytes: int, line_b
         rate("plan", requests, taken["plan"], taken["plan limit"]),
         rate("submit", requests, taken["submit"], taken["submit limit"]),
         rate("ingest", requests, taken["ingest"], taken["ingest limit"]),
-        rate("process", requests, taken["process"]),
+        times("ingest over obvious", requests, taken["ingest"], RIVAL_LINES, taken["obvious"], LEAST),
+        times("ingest over obvious, one commit", requests, taken["ingest"], RIVAL_LINES, taken["obvious once"]),
+        rate("process", requests, taken["process"], taken["process limit"]),
     ]
 
 
@@ -55,8 +60,12 @@ def _round(house: House, road: Road, line_bytes: int) -> dict[str, float]:
         taken["ingest"] = _seconds(lambda: road.perform(StepName.INGEST))
         road.expect(BatchState.DONE)
         taken["ingest limit"] = limits.ingest(connection, lines)
-    taken["process"] = _seconds(lambda: road.perform(StepName.PROCESS))
-    road.expect_outputs()
+        some = lines.splitlines()[:RIVAL_LINES]
+        taken["obvious"] = rivals.ingest(db.db.engine, connection, some, each=True) * RIVAL_LINES / len(some)
+        taken["obvious once"] = rivals.ingest(db.db.engine, connection, some, each=False) * RIVAL_LINES / len(some)
+        taken["process"] = _seconds(lambda: road.perform(StepName.PROCESS))
+        road.expect_outputs()
+        taken["process limit"] = limits.process(connection)
     house.empty()
     return taken
 

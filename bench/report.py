@@ -15,7 +15,8 @@ import orjson
 class Figure:
     """One measured value.
 
-    :param limit: what the same work takes without the product, or the most that is allowed; None: there is none.
+    :param limit: what the same work takes without the product, or the most that is allowed (of `times`: the least);
+        None: there is none.
     """
 
     name: str
@@ -34,3 +35,13 @@ class Figure:
 def rate(name: str, requests: int, seconds: Sequence[float], limit: Sequence[float] = ()) -> Figure:
     """Requests per second by the median of several rounds; `limit` holds the seconds of the limit's rounds."""
     return Figure(name, requests / median(seconds), "req/s", requests / median(limit) if limit else None)
+
+
+def times(
+    name: str, requests: int, seconds: Sequence[float], lines: int, rival: Sequence[float], least: float | None = None
+) -> Figure:
+    """How many times as fast a step is as its rival, which was timed over fewer lines in the same rounds.
+
+    :param least: what it must be, as the limit; None: it is only told.
+    """
+    return Figure(name, median(rival) / lines / (median(seconds) / requests), "times", least)
