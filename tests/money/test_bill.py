@@ -159,6 +159,8 @@ def test_a_batch_that_was_paid_twice_is_billed_twice_and_told_apart(desk: DeskDr
 def test_the_audit_sees_a_bill_that_is_not_right(desk: DeskDriver, sandbox: Sandbox, mistake: str, by: str) -> None:
     desk.run(documents(3), "cached", model="claude-opus-5-5")
     assert not list(books.the_ledger_is_the_bill(books.Books(desk, sandbox)))
-    desk.execute(f"UPDATE ledger_lines SET {by} WHERE id = (SELECT id FROM ledger_lines WHERE write_1h_tokens > 0)")
+    desk.execute(
+        f"UPDATE ledger_lines SET {by} WHERE id = (SELECT id FROM ledger_lines WHERE write_1h_tokens > 0 LIMIT 1)"
+    )
     told: list[Any] = list(books.the_ledger_is_the_bill(books.Books(desk, sandbox)))
     assert told and "was billed as" in told[0], mistake
