@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from flask import current_app
 from redis import Redis
@@ -134,22 +135,25 @@ def nudge() -> int:
         with db.transaction() as tx:
             room = min(MOST_QUEUED, max(LEAST_QUEUED, QUEUED_PER_WORKER * queries.processes_up(tx)["worker"])) - waiting
             ready = steps.nudgeable(tx, min(NUDGES, room)) if room > 0 else []
-        for step, target_id in ready:
-            jobs.enqueue(
-                perform,
-                step,
-                target_id,
-                job_timeout=TIMEOUTS[StepName(step)],
-                ttl=JOB_TTL,
-                result_ttl=0,
-                failure_ttl=JOB_TTL,
-            )
+        if ready:
+            jobs.enqueue_many([_job(jobs, step, target_id) for step, target_id in ready])
     except RedisError as error:
         queue_away.away(str(error))
         return 0
     if queue_away.since is not None and (ready or queue_trouble() is None):
         queue_away.back()
     return len(ready)
+
+
+def _job(jobs: Queue, step: str, target_id: int) -> Any:
+    return jobs.prepare_data(
+        perform,
+        (step, target_id),
+        timeout=TIMEOUTS[StepName(step)],
+        ttl=JOB_TTL,
+        result_ttl=0,
+        failure_ttl=JOB_TTL,
+    )
 
 
 def queue_trouble() -> str | None:

@@ -21,7 +21,7 @@ from support.services import create_database, drop_database
 from webapp.local import Services
 
 ROOT = Path(__file__).resolve().parents[2]
-POOL = 3  # connections of PostgreSQL, for two workers, a clock and a command; a worker alone may use three
+POOL = 4  # connections of PostgreSQL, for two workers, a clock and a command; a worker alone may use three
 
 pytestmark = [
     pytest.mark.journey,

@@ -96,8 +96,15 @@ def _accept(server: socket.socket, path: str) -> None:
             return
         here = socket.socket(socket.AF_UNIX)
         here.connect(path)
-        for source, sink in ((there, here), (here, there)):
-            threading.Thread(target=_copy, args=(source, sink), daemon=True).start()
+        threading.Thread(target=_both_ways, args=(there, here), daemon=True).start()
+
+
+def _both_ways(there: socket.socket, here: socket.socket) -> None:
+    with there, here:
+        back = threading.Thread(target=_copy, args=(here, there), daemon=True)
+        back.start()
+        _copy(there, here)
+        back.join()
 
 
 def _copy(source: socket.socket, sink: socket.socket) -> None:
