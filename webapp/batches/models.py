@@ -249,8 +249,7 @@ class Batch(Base):
     polled_at: Mapped[datetime | None] = moment()
     # When a complete fetch first lacked lines (rule 6: a second one, later, makes them missing).
     incomplete_since: Mapped[datetime | None] = moment()
-    # Answers that the API counts and has given no line for: paid already, so never sent again by rule.
-    owed: Mapped[int] = mapped_column(Integer, server_default="0")
+    owed: Mapped[int] = mapped_column(Integer, server_default="0")  # answers that are paid, and lack their line
     resubmission_id: Mapped[int | None]  # the wish of a person whose attempts it holds, and no others
     # The least and the greatest id of its requests, as cut; lists jump to them. None: cut before they were noted.
     first_request_id: Mapped[int | None]
