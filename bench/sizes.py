@@ -1,4 +1,4 @@
-"""`python -m bench.sizes`: what a request takes in the database beside the bytes of its payloads, what is left of it once
+"""`python -m bench.sizes`: what a request takes in the database beside the bytes of its payloads, what is left once
 they are dropped, and whether the room they had is used again. Prints figures as JSON lines.
 """
 
