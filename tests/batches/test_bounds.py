@@ -218,7 +218,7 @@ def test_a_worker_that_dies_while_it_cuts_is_told_apart_from_one_that_dies_while
     class Killed(BaseException):
         pass
 
-    def die(*_: object) -> None:
+    def die(*_: object, **__: object) -> None:
         raise Killed
 
     def reason(run_id: int, point: str) -> str:
