@@ -34,10 +34,11 @@ from webapp.batches.states import FailureClass
 from webapp.batches.steps import Lease, StepName, due
 from webapp.errors import BatchdeskError
 from webapp.money.caps import Scope
+from webapp.money.priming import Prime
 from webapp.runs import retention
 from webapp.runs.schedules import Wanted
 from webapp.runs.staleness import Over
-from webapp.runs.verbs import Manner
+from webapp.runs.verbs import PLAIN, Manner
 
 RECORDS = 24
 FEW = 6
@@ -79,8 +80,7 @@ class Scenario:
     :param uploads: one file becomes a dataset, another refreshes that of the run.
     :param limited: its run is larger than the limit that is set just then.
     :param delivers: its outputs go to a table beside ours, which cannot be written at first where it `refuses`.
-    :param cap: the most that its run may cost, in US dollars.
-    :param pilot: how many records go ahead of the rest.
+    :param manner: how careful its run is.
     :param neighbour: how many requests a batch of somebody else in the workspace has, if there is one.
     """
 
@@ -96,8 +96,7 @@ class Scenario:
     delivers: bool = False
     refuses: bool = False
     limited: bool = False
-    cap: str | None = None
-    pilot: int | None = None
+    manner: Manner = PLAIN
 
 
 SCENARIOS = (
@@ -151,8 +150,8 @@ SCENARIOS = (
     Scenario("a plugin comes in", records=FEW, plugin=True, clicks=((LOOKED_INTO, "confirm"), (INSTALLED, "stamp"))),
     Scenario("payloads of former runs go", records=FEW, clicks=((FORMER, "drop"),)),
     Scenario("delivered", delivers=True, refuses=True, clicks=((REFUSING, "mend"),)),
-    Scenario("capped, then raised", cap="0.0005", clicks=((PAUSED, "raise"),)),
-    Scenario("a pilot goes ahead", pilot=5, clicks=((PAUSED, "resume"),)),
+    Scenario("capped, then raised", manner=Manner(cap_usd=Decimal("0.0005")), clicks=((PAUSED, "raise"),)),
+    Scenario("a pilot goes ahead", manner=Manner(pilot=5, prime=Prime.ON), clicks=((PAUSED, "resume"),)),
     Scenario("files come in", records=FEW, uploads=True, clicks=((REFUSED, "skip"), (COMPARED, "refresh"))),
 )
 
@@ -172,9 +171,7 @@ def start(desk: DeskDriver, scenario: Scenario, folder: Path) -> int:
     if scenario.limited:
         wishes.ask_configure("limits", {"most_records": "1"}, actor="chaos")
     if scenario.task != "alt_text":
-        run_id = desk.start(documents(scenario.records), task=scenario.task, manner=Manner(pilot=scenario.pilot))
-        if scenario.cap is not None:
-            wishes.ask_cap(Scope.RUN, str(run_id), Decimal(scenario.cap), actor="chaos")
+        run_id = desk.start(documents(scenario.records), task=scenario.task, manner=scenario.manner)
         if scenario.uploads:
             upload(desk, run_id)
             take_in()

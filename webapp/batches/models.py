@@ -121,11 +121,7 @@ class Run(Base):
     """One task with one frozen copy of its settings, over the subjects of a dataset."""
 
     __tablename__ = "runs"
-    __table_args__ = (
-        one_of("state", RunState),
-        CheckConstraint("pilot > 0", name="pilot"),
-        CheckConstraint("prime IN ('on', 'off')", name="prime"),
-    )
+    __table_args__ = (one_of("state", RunState), CheckConstraint("pilot > 0", name="pilot"))
 
     id: Mapped[int] = big_id()
     dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.id"), index=True)
@@ -149,7 +145,8 @@ class Run(Base):
     pilot: Mapped[int | None] = mapped_column(Integer)
     pilot_over_at: Mapped[datetime | None] = moment()
     pilot_released_at: Mapped[datetime | None] = moment()
-    prime: Mapped[str | None]  # whether a person wants what comes next; NULL: the numbers decide
+    # Whether a person wants what comes next; NULL: the numbers decide.
+    prime: Mapped[str | None] = mapped_column(CheckConstraint("prime IN ('on', 'off')", name="prime"))
     priming: Mapped[str | None]  # why one request goes ahead to write the cache; NULL: none does
     # When the plugins that check runs let it go, before its first batch was cut.
     checked_at: Mapped[datetime | None] = moment()
