@@ -59,6 +59,7 @@ def engine_options(*, pooled: bool) -> dict[str, Any]:
         "prepare_threshold": None,
         "application_name": "batchdesk",
         "connect_timeout": 10,
+        "client_encoding": "utf8",
     }
     return {
         # A connection may have been idle for as long as a POST takes, or the server been started again.
@@ -135,6 +136,30 @@ def run(tx: Connection, statement: str, **parameters: Any) -> int:
     return tx.execute(_statement(statement), parameters).rowcount
 
 
+def raw_rows(tx: Connection, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
+    """All rows of a SQL statement whose text and `json` are bytes (UTF-8), for whoever hands them on unread.
+
+    :param statement: for the driver: parameters are written `%(name)s`.
+    """
+    cursor = tx.connection.driver_connection.cursor(binary=True)  # type: ignore[union-attr]
+    as_bytes = cursor.adapters.get_loader(cursor.adapters.types["bytea"].oid, BINARY)
+    for kind in ("text", "json"):
+        cursor.adapters.register_loader(kind, as_bytes)
+    with cursor, _as_sqlalchemy_does(tx, statement):
+        found: list[tuple[Any, ...]] = cursor.execute(statement, parameters).fetchall()
+    return found
+
+
+@contextmanager
+def _as_sqlalchemy_does(tx: Connection, statement: str) -> Iterator[None]:
+    """What the driver raises is raised as by SQLAlchemy's own statements."""
+    driver = tx.dialect.loaded_dbapi
+    try:
+        yield
+    except driver.Error as error:
+        raise DBAPIError.instance(statement, None, error, driver.Error, dialect=tx.dialect) from error
+
+
 def copy_rows(tx: Connection, table: str, columns: Sequence[str], records: Iterable[Sequence[Any]]) -> int:
     """COPY records into a table within the transaction; the count of records.
 
@@ -143,17 +168,14 @@ def copy_rows(tx: Connection, table: str, columns: Sequence[str], records: Itera
     cursor = tx.connection.driver_connection.cursor()  # type: ignore[union-attr]
     statement = f"COPY {table} ({', '.join(columns)}) FROM STDIN"
     count = 0
-    driver = tx.dialect.loaded_dbapi
-    try:
-        with cursor, cursor.copy(statement) as copy:
-            for record in records:
-                copy.write_row(record)
-                count += 1
-    except driver.Error as error:  # as SQLAlchemy does with those of its own statements
-        raise DBAPIError.instance(statement, None, error, driver.Error, dialect=tx.dialect) from error
+    with _as_sqlalchemy_does(tx, statement), cursor, cursor.copy(statement) as copy:
+        for record in records:
+            copy.write_row(record)
+            count += 1
     return count
 
 
+BINARY = 1  # the format of a value, in the server's protocol
 DISK_FULL = "53100"
 # SQLSTATEs of a server that cannot be talked to just now: connections, too many of them, starting up and shutting down.
 AWAY = ("08", "53300", "57P")

@@ -24,7 +24,7 @@ from webapp.batches import (
     settling,
     submission,
 )
-from webapp.batches.body import request_lines
+from webapp.batches.body import body_pieces
 from webapp.local import Services
 
 GRACE = 900
@@ -221,7 +221,7 @@ def test_a_guess_stores_no_answer_to_requests_of_another_batch(desk: DeskDriver,
 def body_of(desk: DeskDriver, batch_id: int) -> bytes:
     """What a POST of a batch would send."""
     batch = desk.batch(batch_id)
-    return encoding.HEAD + b",".join(request_lines(batch.run_id, batch_id)) + encoding.TAIL
+    return b"".join(body_pieces(batch.run_id, batch_id)) + encoding.TAIL
 
 
 # -- where ids are drawn -----------------------------------------------------------------------------------------

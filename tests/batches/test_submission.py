@@ -18,8 +18,8 @@ from support.desk import DeskDriver, documents
 from support.sandbox import Sandbox
 
 from webapp import db
-from webapp.batches import encoding, settling, submission
-from webapp.batches.body import request_lines
+from webapp.batches import body, encoding, settling, submission
+from webapp.batches.body import body_pieces
 from webapp.batches.states import FailureClass, SubmissionOutcome
 from webapp.runs import verbs
 
@@ -84,6 +84,34 @@ def test_images_are_sent_as_the_base64_of_their_very_bytes(desk: DeskDriver, san
     assert desk.scalar("SELECT body_bytes FROM batches") == len(body)
     assert desk.scalar("SELECT count(*) FROM blobs") == 3
     assert desk.summary(run_id).succeeded == 4
+    audit(desk, sandbox)
+
+
+def test_whatever_is_sent_goes_out_in_small_pieces_byte_for_byte(
+    desk: DeskDriver, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pages, pieces and parts of images end in the middle of anything, and nobody can tell from the body."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for n in range(5):
+        Image.effect_noise((60 + n, 40), 90).save(folder / f"{n}.png")
+    run_id = desk.start_folder(folder, "alt_text")
+    other_id = desk.start(documents(7, 900))
+    for one in (run_id, other_id):
+        desk.perform("plan", one)
+    found = desk.rows("SELECT id FROM batches ORDER BY id")
+    whole = [_body_of(desk, batch_id) for (batch_id,) in found]
+    monkeypatch.setattr(body, "PAGE_ROWS", 2)
+    monkeypatch.setattr(body, "PIECE_BYTES", 100)
+    monkeypatch.setattr(body, "IMAGE_BYTES", 300)
+    for (batch_id,), expected in zip(found, whole, strict=True):
+        pieces = list(body_pieces(desk.batch(batch_id).run_id, batch_id))
+        assert b"".join(pieces) + encoding.TAIL == expected
+        assert max(map(len, pieces)) <= 400
+    for one in (run_id, other_id):
+        desk.work_until_over(one)
+    assert sorted(bodies(sandbox).values()) == sorted(whole)
+    assert sorted(map(len, whole)) == [size for (size,) in desk.rows("SELECT body_bytes FROM batches ORDER BY 1")]
     audit(desk, sandbox)
 
 
@@ -505,7 +533,7 @@ def test_an_id_in_hand_of_a_batch_that_was_planned_again_is_not_paid_twice(desk:
 
 def _body_of(desk: DeskDriver, batch_id: int) -> bytes:
     batch = desk.batch(batch_id)
-    return encoding.HEAD + b",".join(request_lines(batch.run_id, batch_id)) + encoding.TAIL
+    return b"".join(body_pieces(batch.run_id, batch_id)) + encoding.TAIL
 
 
 def test_a_post_under_way_is_not_armed_once_its_batch_is_at_the_api(

@@ -23,7 +23,7 @@ from webapp.batches import (
     vanguard,
 )
 from webapp.batches.accounts import find_account, relieve, requests_at_the_api, throttle, throttled_for
-from webapp.batches.body import request_lines
+from webapp.batches.body import body_pieces
 from webapp.batches.books import explain_batch, hold_batch
 from webapp.batches.completion import batch_over, pause_run
 from webapp.batches.desk import Desk
@@ -49,7 +49,6 @@ from webapp.records.escapes import storable
 
 log = logging.getLogger("batchdesk")
 
-PIECE_BYTES = 1 << 18
 API_DOWN_WAIT = 30.0  # seconds before a batch that was certainly not created is tried again
 THROTTLE_WAIT = 60.0  # seconds, when a 429 does not say how long
 SAME_TOTAL_WAIT = 2.0  # seconds between looks while another POST of the same total is open
@@ -256,17 +255,7 @@ def _intend(tx: Connection, batch: Any, account_id: int, api_time: Any) -> int |
 
 def _body(sending: Sending, lease: Lease) -> Iterator[bytes]:
     """The JSON body in pieces; its last bytes are handed out only after arming."""
-    piece: list[bytes] = [encoding.HEAD]
-    size = 0
-    separator = b""
-    for line in request_lines(sending.run_id, sending.batch_id):
-        piece += (separator, line)
-        separator = b","
-        size += len(line)
-        if size >= PIECE_BYTES:
-            yield b"".join(piece)
-            piece, size = [], 0
-    yield b"".join(piece)
+    yield from body_pieces(sending.run_id, sending.batch_id)
     _arm(sending, lease)
     yield encoding.TAIL
     # Asked for more: the last bytes were written. Where writing them failed, nobody asks.
