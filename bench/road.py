@@ -4,6 +4,7 @@ The measures drive it; every step is the job that a worker performs.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from bench.data import LABELS, records, result_lines
@@ -12,13 +13,18 @@ from webapp import db, jobs
 from webapp.batches.states import BatchState
 from webapp.batches.steps import StepName, due
 from webapp.datasets.importing import import_records
+from webapp.records.reading import Problem
+from webapp.records.record import Record
 from webapp.runs import verbs
 
 
 class Road:
-    """A run over `count` new records of `size` bytes, which fit into one batch."""
+    """A run over `count` new records of `size` bytes, which fit into one batch.
 
-    def __init__(self, house: House, count: int, size: int) -> None:
+    :param source: where they come from; None: they are made up.
+    """
+
+    def __init__(self, house: House, count: int, size: int, source: Iterable[Record | Problem] | None = None) -> None:
         self._house = house
         self.count = count
         registry = house.app.extensions["batchdesk"].registry
@@ -26,7 +32,12 @@ class Road:
         settings = registry.parse_settings(task, {"labels": ",".join(LABELS)})
         with db.transaction() as tx:
             dataset, _ = import_records(
-                tx, records(count, size), name="bench", source=Path("bench.jsonl"), text_field="text", owner="bench"
+                tx,
+                source or records(count, size),
+                name="bench",
+                source=Path("bench.jsonl"),
+                text_field="text",
+                owner="bench",
             )
             self.run_id = verbs.start_run(tx, dataset_id=dataset, task=task, settings=settings, owner="bench")
 
