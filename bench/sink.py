@@ -78,13 +78,16 @@ class _Handler(socketserver.BaseRequestHandler):
 
     def _serve(self, method: str, path: str) -> None:
         if path == BATCHES and method == "POST":
-            self._answer(_batch(f"msgbatch_{next(self.server.numbers)}"))
+            self._answer(self._batch(f"msgbatch_{next(self.server.numbers)}"))
         elif path == BATCHES:
             self._answer(b'{"data":[],"has_more":false,"first_id":null,"last_id":null}')
         elif path.endswith("/results"):
             self._results(path.split("/")[-2])
         else:
-            self._answer(_batch(path.rsplit("/", 1)[-1]))
+            self._answer(self._batch(path.rsplit("/", 1)[-1]))
+
+    def _batch(self, batch_id: str) -> bytes:
+        return _batch(batch_id, self.server.server_address[1])
 
     def _results(self, batch_id: str) -> None:
         with (self.server.folder / f"{batch_id}.jsonl").open("rb") as file:
@@ -101,7 +104,7 @@ class _Handler(socketserver.BaseRequestHandler):
         self.request.sendall(head.encode("latin-1"))
 
 
-def _batch(batch_id: str) -> bytes:
+def _batch(batch_id: str, port: int) -> bytes:
     now = datetime.now(UTC)
     batch: dict[str, Any] = {
         "id": batch_id,
@@ -113,7 +116,7 @@ def _batch(batch_id: str) -> bytes:
         "expires_at": (now + timedelta(days=1)).isoformat(),
         "archived_at": None,
         "cancel_initiated_at": None,
-        "results_url": f"http://127.0.0.1{BATCHES}/{batch_id}/results",
+        "results_url": f"http://127.0.0.1:{port}{BATCHES}/{batch_id}/results",
     }
     return json.dumps(batch).encode()
 
