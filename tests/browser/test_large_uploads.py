@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -63,7 +64,12 @@ def test_neither_the_web_nor_a_worker_grows_with_a_file(
 
 def webs() -> list[psutil.Process]:
     """The processes of the web server that this one has started."""
-    return [one for one in psutil.Process().children(recursive=True) if "gunicorn" in " ".join(one.cmdline())]
+    found = []
+    for one in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # a process of the browser's that ends just now; or it has ended
+            if "gunicorn" in " ".join(one.cmdline()):
+                found.append(one)
+    return found
 
 
 def own_mb(pid: int, name: str) -> float:

@@ -21,6 +21,7 @@ from webapp.sandbox import SandboxConfig
 NAMED = {scenario.name: scenario for scenario in SCENARIOS}
 CALM, AGAIN = NAMED["calm"], NAMED["sent again"]
 PLUGIN, FILES = NAMED["a plugin comes in"], NAMED["files come in"]
+FORMER = NAMED["payloads of former runs go"]
 SEEDS = (6049, 6054)
 GOES = 4
 
@@ -37,7 +38,7 @@ def one_each(points: Iterable[Point]) -> list[Point]:
 def test_a_worker_can_die_in_every_place_of_every_step(workshop: Workshop, points: dict[Point, Scenario]) -> None:
     """I1, I2: a real worker is killed once in each place that a run with retries passes; nothing is lost or doubled."""
     struck = one_each(point for point, scenario in points.items() if scenario in (CALM, AGAIN))
-    assert {point.step for point in struck} == set(StepName) - {StepName.IMPORT, StepName.INSTALL}
+    assert {point.step for point in struck} == set(StepName) - {StepName.IMPORT, StepName.INSTALL, StepName.DROP}
     verdict, left = gauntlet(workshop, AGAIN, struck, runs=5, goes=4)
     assert not verdict.broken, verdict.words
     assert not left, f"nobody came to {left}"
@@ -78,6 +79,20 @@ def test_a_worker_can_die_in_every_place_of_an_installation(workshop: Workshop, 
         assert [tuple(one) for one in states] == [("installed", goes), ("refused", 2 * goes)]
         assert household.desk.scalar("SELECT count(*) FROM plugin_versions WHERE wheel IS NOT NULL") == goes
     assert len(struck) >= 8
+
+
+def test_a_worker_can_die_in_every_place_in_which_payloads_are_dropped(
+    workshop: Workshop, points: dict[Point, Scenario]
+) -> None:
+    """What is dropped is dropped whole, and nothing else is, wherever the worker dies that is about it."""
+    left = one_each(point for point in points if point.step == StepName.DROP)
+    assert len(left) >= 4
+    with workshop.household(clocks=0) as household:
+        for _ in range(GOES):
+            verdict = again(household, Plan(None, FORMER, tuple((point, KILL) for point in left)))
+            assert not verdict.broken, verdict.words
+            left = [point for point in left if not verdict.struck(point)]
+    assert not left, f"nobody came to {left}"
 
 
 @pytest.mark.parametrize("seed", SEEDS)
