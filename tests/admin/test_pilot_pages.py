@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from support.desk import DeskDriver, documents
 from support.forms import fields
 from support.sandbox import Sandbox
@@ -31,6 +33,8 @@ def test_the_form_takes_a_pilot_and_the_page_of_the_run_shows_it_and_releases_th
     assert "3 subjects went ahead, and the other 6 wait for you" in page
     assert all(f">doc-{n}</a>" in page for n in range(3)) and ">doc-3</a>" not in page
     assert "by what these cost" in page and f'href="/runs/{run_id}/resume"' in page
+    resuming = re.search(r'<input id="resume"[^>]*>', operator.get(f"/runs/{run_id}/cap"))
+    assert resuming and "checked" not in resuming[0], "a cap that is set does not release the rest by itself"
     asked = operator.get(f"/runs/{run_id}/resume")
     assert "<b>1 batch of 6 requests</b>" in asked and "Send the rest</button>" in asked
     assert "then the rest was released" in operator.post(f"/runs/{run_id}/resume")

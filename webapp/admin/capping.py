@@ -104,7 +104,9 @@ class RunsCap(Page):
         if run is None:
             abort(404, f"There is no run {run_id}.")
         level = caps.level_of_run(tx, run_id)
-        return self.render("desk/run_cap.html", run=run, level=level, fault=fault, back=back)
+        return self.render(
+            "desk/run_cap.html", run=run, level=level, barred=caps.bars(tx, run_id), fault=fault, back=back
+        )
 
     def _changed(self, run_id: int, text: str, back: str) -> ResponseReturnValue:
         """Set the cap, or take it away where the field is empty; resume the run if that is wanted with it."""
